@@ -1,0 +1,45 @@
+"""Every error a user can meet: one clear line each, and the exit code that goes with it."""
+
+
+class DtpDistError(Exception):
+    """Something went wrong that the user can act on; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(DtpDistError):
+    """The configuration or the call is wrong; names the key, the value and what is allowed."""
+
+    exit_code = 2
+
+
+class DataError(DtpDistError):
+    """A data set is missing, damaged or does not fit the model."""
+
+
+class ScheduleError(DtpDistError):
+    """A schedule breaks one of its own rules; carries the drawing with the failing action marked."""
+
+
+class MessageError(DtpDistError):
+    """Received bytes are not the message that was due: wrong magic, run, generation, order, kind or size."""
+
+
+class LinkError(DtpDistError):
+    """A link between two stages was lost or did not come up, or a wait on it passed its time limit."""
+
+
+class Stopped(DtpDistError):  # noqa: N818 - an order, not an error
+    """The wait was given up because the run is being stopped; not a failure of its own."""
+
+
+class NonFiniteError(DtpDistError):
+    """A loss or a target became NaN or infinite; names stage, layer, action and minibatch."""
+
+
+class StageError(DtpDistError):
+    """A stage died, froze or raised; names stage, layers, action and minibatch."""
+
+
+class CheckpointError(DtpDistError):
+    """A checkpoint or a run directory is missing, truncated, foreign or could not be written."""
