@@ -1,0 +1,1 @@
+"""The mathematics of layer-local learning: torch only, no processes, no messages."""

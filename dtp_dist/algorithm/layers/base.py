@@ -1,0 +1,136 @@
+"""What every layer is: a forward map f_l, where the rule calls for one an inverse g_l, and their learners."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtp_dist.algorithm.maps import Map
+from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
+from dtp_dist.algorithm.optimizers import OptimizerOptions
+from dtp_dist.algorithm.options import Options, option
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseOptions(Options):
+    """How a layer's inverse learns."""
+
+    activation: str = option("tanh", doc="activation of the inverse (dense layers)")
+    iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
+    sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("sigma", self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptimizers(Options):
+    """A layer's own optimizers; null means the run's."""
+
+    forward: Any = option(None, doc="optimizer of the forward map")
+    inverse: Any = option(None, doc="optimizer of the inverse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(Options):
+    """What every kind of layer has; a kind adds its own fields and the methods below."""
+
+    kind: str = option(doc="which kind of layer")
+    inverse: InverseOptions = option(InverseOptions, doc="how its inverse learns")
+    optimizer: LayerOptimizers = option(LayerOptimizers, doc="its own optimizers, null for the run's")
+
+    @abstractmethod
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of one example's output, without the batch.
+
+        Raises:
+            RangeError: an input of this shape does not fit; says what to write instead.
+        """
+
+    def has_inverse(self, input_shape: Shape) -> bool:
+        """Return whether ``maps`` can make an inverse."""
+        del input_shape
+        return True
+
+    @abstractmethod
+    def maps(
+        self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
+    ) -> tuple[Map, Map | None]:
+        """Return f_l and, if ``inverse``, g_l (None where the layer has none), with fresh weights on the CPU.
+
+        ``generator`` gives the initial weights; f_l's do not depend on whether an inverse is made.
+        """
+
+    def work(self, input_shape: Shape) -> tuple[float, float]:
+        """Return the floating-point operations per example of one f_l and of one g_l."""
+        size = float(_numel(input_shape) * _numel(self.output_shape(input_shape)))
+        return 2.0 * size, 2.0 * size
+
+
+def _numel(shape: Shape) -> int:
+    return int(torch.Size(shape).numel())
+
+
+class Learner:
+    """A map with its optimizer: applies gradients at a given learning rate."""
+
+    def __init__(self, map_: Map, options: OptimizerOptions) -> None:
+        self.map = map_
+        self.optimizer = options.build(map_.parameters()) if map_.parameters() else None
+        self.rate = parse_number("lr", options.lr)
+
+    def apply(self, gradients: list[Tensor], lr: float) -> None:
+        """Take one optimizer step along ``gradients`` (one per parameter, in their order)."""
+        if self.optimizer is None:
+            return
+        for parameter, gradient in zip(self.map.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+@dataclass
+class Layer:
+    """Layer ``index`` (1-based) of ``count``: its maps, their learners and how its inverse learns.
+
+    ``delay`` is the steady delay of its stage: updates between a minibatch's F and its U.
+    """
+
+    index: int
+    count: int
+    forward: Learner
+    inverse: Learner | None
+    iterations: int
+    sigma: TimedNumber
+    delay: int = 0
+
+    @property
+    def is_output(self) -> bool:
+        """Whether this is layer L, whose output is the logits."""
+        return self.index == self.count
+
+    @property
+    def f(self) -> Map:
+        """The forward map."""
+        return self.forward.map
+
+    @property
+    def g(self) -> Map:
+        """The inverse; only a rule that asked for it may call it."""
+        assert self.inverse is not None, f"layer {self.index} has no inverse"
+        return self.inverse.map
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the modules by the names under which a checkpoint keeps them."""
+        found = {"forward": self.f.module}
+        if self.inverse is not None:
+            found["inverse"] = self.inverse.map.module
+        return found

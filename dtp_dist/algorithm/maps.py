@@ -1,0 +1,197 @@
+"""Differentiable maps: what both the forward map f_l and the inverse g_l of a layer are.
+
+A map gives its output and a *pullback*: the vector-Jacobian products with its parameters and its input.
+Every update of every rule is a pullback of some cotangent, so a rule needs no autograd of its own.
+
+Shapes: x is ``[B, *input_shape]``, y and every cotangent ``[B, *output_shape]``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.randomness import Randomness
+
+
+class Mode(Enum):
+    """How a module is called: batch statistics change in ``FORWARD`` alone (design, section 2)."""
+
+    FORWARD = "forward"
+    LOCAL = "local"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The circumstances of one evaluation: where its random numbers come from and its mode."""
+
+    randomness: Randomness
+    mode: Mode = Mode.LOCAL
+    purpose: str = "forward"
+    iteration: int = 0
+
+    def inverse(self, iteration: int = 0) -> Call:
+        """Return the call for the layer's inverse."""
+        return replace(self, purpose="inverse", iteration=iteration, mode=Mode.LOCAL)
+
+
+class Pullback(ABC):
+    """A map linearized at one input; ``output`` is its value there."""
+
+    output: Tensor
+
+    @abstractmethod
+    def parameters(self, cotangent: Tensor) -> list[Tensor]:
+        """Return ``(dy/dtheta)^T cotangent``, one tensor per parameter, in their order and types."""
+
+    @abstractmethod
+    def input(self, cotangent: Tensor) -> Tensor:
+        """Return ``(dy/dx)^T cotangent``, of the input's shape."""
+
+
+class Map(ABC):
+    """A map with parameters in ``module``.
+
+    ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again.
+    """
+
+    module: nn.Module
+    closed_form: bool = False
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters, in torch's order."""
+        return list(self.module.parameters())
+
+    @abstractmethod
+    def __call__(self, x: Tensor, call: Call) -> Tensor:
+        """Return y, contiguous and without a graph."""
+
+    @abstractmethod
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
+        """Return the pullback at ``x`` and today's parameters.
+
+        A stored ``output`` takes the place of today's where the map is ``closed_form``.
+        """
+
+    @abstractmethod
+    def torch_modules(self) -> list[nn.Module]:
+        """Return plain torch modules that, in sequence, are this map."""
+
+
+class DensePullback(Pullback):
+    """``y = a(x W^T + b)``: ``c' = c * a'(y)``; ``dW = c'^T x``, ``db = sum c'``, ``dx = c' W``."""
+
+    def __init__(self, dense: DenseMap, x: Tensor, output: Tensor) -> None:
+        self._dense, self._x, self.output = dense, x, output
+
+    def parameters(self, cotangent: Tensor) -> list[Tensor]:
+        inner = self._dense.activation.pull(cotangent, self.output)
+        weight = self._dense.weight
+        gradients = [(inner.t() @ self._x).to(weight.dtype)]
+        if self._dense.bias is not None:
+            gradients.append(inner.sum(0).to(weight.dtype))
+        return gradients
+
+    def input(self, cotangent: Tensor) -> Tensor:
+        inner = self._dense.activation.pull(cotangent, self.output)
+        return inner @ self._dense.weight.detach().to(inner.dtype)
+
+
+class DenseMap(Map):
+    """A dense map in closed form: autograd's bookkeeping costs as much as its small products."""
+
+    closed_form = True
+
+    def __init__(self, module: nn.Linear, activation: str) -> None:
+        self.module = module
+        self.weight, self.bias = module.weight, module.bias
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: Tensor, call: Call) -> Tensor:
+        del call
+        weight: Tensor = self.weight.detach()
+        bias: Tensor | None = None if self.bias is None else self.bias.detach()
+        if x.dtype != weight.dtype:
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return self.activation.apply(linear(x, weight, bias))
+
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
+        return DensePullback(self, x, self(x, call) if output is None else output)
+
+    def torch_modules(self) -> list[nn.Module]:
+        make = self.activation.module
+        return [self.module] if make is None else [self.module, make()]
+
+
+class AutogradPullback(Pullback):
+    """A pullback through autograd's graph; each of its two products may be asked for once."""
+
+    def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        self._parameters, self._x, self._y = list(module.parameters()), x, y
+        self.output = y.detach().contiguous()
+
+    def _pull(self, wanted: list[Tensor], cotangent: Tensor) -> list[Tensor]:
+        if not wanted:
+            return []
+        cotangent = cotangent.to(self._y.dtype)
+        pulled = torch.autograd.grad(
+            self._y, wanted, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return [gradient.contiguous() for gradient in pulled]
+
+    def parameters(self, cotangent: Tensor) -> list[Tensor]:
+        return self._pull(list(self._parameters), cotangent)
+
+    def input(self, cotangent: Tensor) -> Tensor:
+        return self._pull([self._x], cotangent)[0]
+
+
+class ModuleMap(Map):
+    """Any ``torch.nn.Module``, linearized by autograd, its random numbers forked from the run's own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._buffers = list(module.buffers())
+
+    @contextmanager
+    def _setting(self, x: Tensor, call: Call) -> Iterator[None]:
+        """Set mode, seed and arithmetic for one call; put back the statistics that it must not move."""
+        self.module.train(call.mode is not Mode.EVALUATE)
+        kept = [buffer.clone() for buffer in self._buffers] if call.mode is Mode.LOCAL else []
+        devices = [x.device] if x.is_cuda else []
+        low_precision = x.dtype in (torch.bfloat16, torch.float16)
+        with (
+            torch.random.fork_rng(devices),
+            torch.autocast(x.device.type, dtype=x.dtype if low_precision else None, enabled=low_precision),
+        ):
+            torch.manual_seed(call.randomness.key(call.purpose, call.iteration))
+            yield
+        for buffer, value in zip(self._buffers, kept, strict=False):
+            buffer.copy_(value)
+
+    def __call__(self, x: Tensor, call: Call) -> Tensor:
+        version = x._version
+        with torch.no_grad(), self._setting(x, call):
+            y: Tensor = self.module(x)
+        if x._version != version:
+            raise RuntimeError("the module changes its input in place, which other layers still need")
+        return y.to(x.dtype).contiguous()
+
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> AutogradPullback:
+        del output
+        leaf = x.detach().requires_grad_(x.is_floating_point())
+        with torch.enable_grad(), self._setting(x, call):
+            y: Tensor = self.module(leaf).to(x.dtype)
+        return AutogradPullback(self.module, leaf, y)
+
+    def torch_modules(self) -> list[nn.Module]:
+        return [self.module]

@@ -1,0 +1,45 @@
+"""Every random number of a run, derived from what it is for and never from a global stream.
+
+A key is SHA-256 over (seed, layer, minibatch, phase, purpose, iteration), cut to 64 bits, so what a
+number is depends on its name alone: not on the partition, the runtime, the timing or a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return the 64-bit seed that belongs to a tuple of names and numbers.
+
+    ``derive_seed(1, "a")`` and ``derive_seed("1", "a")`` differ; Python's salted ``hash`` is not used.
+    """
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Randomness:
+    """The random numbers of one layer in one minibatch of one phase (design, section 2)."""
+
+    seed: int
+    layer: int
+    minibatch: int
+    phase: str
+
+    def key(self, purpose: str, iteration: int = 0) -> int:
+        """Return the 64-bit seed for one ``purpose`` ("noise", "forward", ...) and iteration."""
+        return derive_seed(self.seed, self.layer, self.minibatch, self.phase, purpose, iteration)
+
+    def generator(self, purpose: str, iteration: int, device: torch.device) -> torch.Generator:
+        """Return a generator on ``device``, seeded with the key of ``purpose`` and ``iteration``."""
+        return torch.Generator(device=device).manual_seed(self.key(purpose, iteration))
+
+    def normal(self, like: Tensor, sigma: float, purpose: str, iteration: int = 0) -> Tensor:
+        """Return N(0, sigma^2) noise of the shape, type and device of ``like``."""
+        generator = self.generator(purpose, iteration, like.device)
+        return torch.empty_like(like).normal_(0.0, sigma, generator=generator)

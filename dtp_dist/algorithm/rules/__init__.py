@@ -1,0 +1,16 @@
+"""Learning rules. Adding one is a file with the rule and its options, and its line in ``RULES``."""
+
+from __future__ import annotations
+
+from dtp_dist.algorithm.rules.backprop import BackpropOptions
+from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, TargetRuleOptions
+from dtp_dist.algorithm.rules.dtp import DTPOptions
+from dtp_dist.algorithm.rules.tp import TPOptions
+
+RULES: dict[str, type[RuleOptions]] = {
+    "dtp": DTPOptions,
+    "tp": TPOptions,
+    "backprop": BackpropOptions,
+}
+
+__all__ = ["RULES", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions"]

@@ -1,0 +1,54 @@
+"""Backpropagation as a rule, so that the same pipeline can be compared with it.
+
+Reduction: the loss is the mean cross-entropy, so every displacement carries 1/B and no loss divides again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.options import option
+from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, mean_square, one_hot_gap, pull_forward
+
+
+class Backpropagation(Rule):
+    """``delta_L = -d(mean Loss)/dlogits``; Jacobians at today's weights and the stored input."""
+
+    def inverses(self) -> range:
+        """None at all."""
+        return range(0)
+
+    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``delta_L = -d(mean Loss)/dlogits``."""
+        return one_hot_gap(logits, labels) / len(logits)
+
+    def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+        """``delta_{l-1} = (df_l/dh)^T delta_l``."""
+        return pull_forward(layer, h_in, h_out, call, stored=False).input(delta)
+
+    def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
+        """Lower ``-sum(f_l(h_{l-1}) * delta_l)``: exactly the gradient step."""
+        pullback = pull_forward(layer, h_in, h_out, call, stored=False)
+        return LocalStep(mean_square(delta), pullback.parameters(-delta))
+
+    def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
+        """Never called: there are no inverses."""
+        raise AssertionError("backpropagation has no inverses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackpropOptions(RuleOptions):
+    """Backpropagation."""
+
+    has_inverses: ClassVar[bool] = False
+    name: str = option("backprop", doc="backprop")
+
+    def build(self, layers: int) -> Rule:
+        """Return the rule."""
+        del layers
+        return Backpropagation()

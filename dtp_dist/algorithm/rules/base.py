@@ -1,0 +1,118 @@
+"""What a learning rule decides: which inverses exist, how targets travel, what each local loss is.
+
+Shapes: h_in ``[B, *input_shape]``, h_out, delta ``[B, *output_shape]``; B is the size of this minibatch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Call, Pullback
+from dtp_dist.algorithm.options import Options, RangeError, option
+
+
+class LocalStep(NamedTuple):
+    """A local loss (0-dimensional, on the stage's device) and its gradients, one per parameter."""
+
+    loss: Tensor
+    gradients: list[Tensor]
+
+
+def mean_square(residual: Tensor) -> Tensor:
+    """Return the squared error, summed over units, averaged over the minibatch: 0-dimensional float32."""
+    wide = torch.promote_types(residual.dtype, torch.float32)
+    total: Tensor = torch.linalg.vector_norm(residual, dtype=wide).square()
+    return total / len(residual)
+
+
+def one_hot_gap(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``onehot(labels) - softmax(logits)``, per example: ``[B, classes]`` in the logits' type."""
+    probabilities = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    probabilities.neg_()[torch.arange(len(labels), device=labels.device), labels] += 1
+    return probabilities.to(logits.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions(Options):
+    """What every rule has."""
+
+    name: str = option(doc="which learning rule")
+    alternate: str = option(
+        "minibatch",
+        doc="inverse and forward updates alternate per minibatch, or per epoch (Lee et al.'s original order)",
+        one_of=("minibatch", "epoch"),
+    )
+
+    has_inverses: ClassVar[bool] = True
+
+    @abstractmethod
+    def build(self, layers: int) -> Rule:
+        """Return the rule for a network of ``layers`` layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRuleOptions(RuleOptions):
+    """What the rules of target propagation have."""
+
+    output_step: float = option(
+        0.33, doc="eta, length of the output target's step along the gradient", above=0
+    )
+    anchor: str = option(
+        "current",
+        doc="what a displacement is added to: today's output, or the stale one that went out with F",
+        one_of=("current", "stale"),
+    )
+    jacobian: str | None = option(
+        None,
+        doc="derivative of an activation at today's weights, or at the stored activation, which spares a "
+        "product (dense layers); null means stored, and current with a stale anchor",
+        one_of=("current", "stored"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.anchor == "stale" and self.jacobian == "stored":
+            raise RangeError("jacobian", "'stored' is not allowed with anchor: stale; write current")
+
+    @property
+    def stores_jacobian(self) -> bool:
+        """Whether the derivative is taken at the stored activation."""
+        return self.jacobian != "current" and self.anchor == "current"
+
+
+class Rule(ABC):
+    """A learning rule: pure functions of a layer and one minibatch's tensors."""
+
+    @abstractmethod
+    def inverses(self) -> range:
+        """Return the layers that must have an inverse (1-based)."""
+
+    @abstractmethod
+    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return delta_L, ``[B, classes]``."""
+
+    @abstractmethod
+    def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+        """Return delta_{l-1}, of h_in's shape, from delta_l."""
+
+    @abstractmethod
+    def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
+        """Return the local loss of f_l and its gradients."""
+
+    @abstractmethod
+    def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
+        """Return the loss of g_l and its gradients in inverse iteration ``call.iteration`` (from 0)."""
+
+
+def pull_forward(layer: Layer, h_in: Tensor, h_out: Tensor, call: Call, *, stored: bool) -> Pullback:
+    """Return f_l linearized at the stored input, and at the stored output where that is wanted and possible.
+
+    Without delay nothing was updated since F, so the stored output is today's, bit for bit.
+    """
+    return layer.f.linearize(h_in, call, h_out if stored or layer.delay == 0 else None)

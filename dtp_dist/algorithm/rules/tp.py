@@ -1,0 +1,32 @@
+"""Plain target propagation: DTP without the difference correction (Lee et al. 2015, section 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.options import option
+from dtp_dist.algorithm.rules.base import Rule
+from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
+
+
+class TargetPropagation(DifferenceTargetPropagation):
+    """``target_{l-1} = g_l(target_l)``; losses, reductions and output target are DTP's."""
+
+    def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+        """``delta_{l-1} = g_l(h_l + delta_l) - h_{l-1}``."""
+        return layer.g(h_out + delta, call).sub_(h_in)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TPOptions(DTPOptions):
+    """Plain target propagation."""
+
+    name: str = option("tp", doc="tp")
+
+    def build(self, layers: int) -> Rule:
+        """Return the rule."""
+        return TargetPropagation(self, layers)

@@ -1,0 +1,195 @@
+"""A stage: a contiguous run of layers and what each action of a schedule does to them.
+
+Whoever calls the actions decides their order; nothing here knows of messages, processes or time.
+State in flight is keyed by minibatch, so any number of minibatches may be in flight.
+
+Shapes: activations h_l and displacements delta_l ``[B, *shape_l]``, labels ``[B]`` int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Call, Mode
+from dtp_dist.algorithm.meter import Meter
+from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.algorithm.rules.base import Rule
+from dtp_dist.errors import NonFiniteError
+
+EVALUATE, INVERSE = "evaluate", "inverse"
+
+
+@dataclass
+class _Flight:
+    """What a stage keeps of one minibatch between its F and its U."""
+
+    activations: list[Tensor]
+    labels: Tensor
+    displacements: list[Tensor] = field(default_factory=list)
+
+
+class Stage:
+    """Layers ``layers[0].index .. layers[-1].index`` with their optimizers, on one device.
+
+    Args:
+        layers: the stage's layers, bottom first.
+        rule: the learning rule.
+        seed: the run's seed.
+        delay_power: p in the forward learning rate's factor ``(1 + delay) ** -p``.
+    """
+
+    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, delay_power: float) -> None:
+        self.layers, self.rule, self.seed, self.delay_power = list(layers), rule, seed, delay_power
+        self.meter = Meter()
+        self.now = (0, "")
+        self._phase, self._epoch = "both", 0
+        self._flights: dict[int, _Flight] = {}
+        self._inverses = rule.inverses()
+
+    @property
+    def first(self) -> bool:
+        """Whether this stage holds layer 1."""
+        return self.layers[0].index == 1
+
+    @property
+    def last(self) -> bool:
+        """Whether this stage holds layer L."""
+        return self.layers[-1].is_output
+
+    @property
+    def in_flight(self) -> int:
+        """Minibatches between their F and their U in this stage."""
+        return len(self._flights)
+
+    def begin(self, phase: str, epoch: int) -> None:
+        """Start a segment: its phase and 0-based epoch; the pipeline must be empty."""
+        assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
+        self._phase, self._epoch = phase, epoch
+
+    def abandon(self) -> None:
+        """Forget every minibatch in flight (before a checkpoint is loaded)."""
+        self._flights.clear()
+
+    def forward(self, minibatch: int, h: Tensor, labels: Tensor) -> Tensor:
+        """F: return h of the stage's last layer; keeps what later actions need, unless evaluating.
+
+        Batch statistics change here and only in training.
+        """
+        evaluating = self._phase == EVALUATE
+        mode = Mode.EVALUATE if evaluating else Mode.FORWARD
+        activations = [h]
+        for layer in self.layers:
+            h = layer.f(h, self._call(layer, minibatch, mode))
+            activations.append(h)
+        if not evaluating:
+            self._flights[minibatch] = _Flight(activations, labels)
+        if self.last and self._phase != INVERSE:
+            self._measure_output(minibatch, h, labels)
+        return h
+
+    def inverse(self, minibatch: int) -> None:
+        """I: K updates of every inverse in the stage."""
+        flight = self._flights[minibatch]
+        losses: dict[int, Tensor] = {}
+        for position, layer in enumerate(self.layers):
+            if layer.index not in self._inverses or layer.inverse is None:
+                continue
+            self.now = (layer.index, "inverse update")
+            sigma = layer.sigma(self._epoch, minibatch)
+            lr = layer.inverse.rate(self._epoch, minibatch)
+            h_in, h_out = flight.activations[position : position + 2]
+            for iteration in range(layer.iterations):
+                call = self._call(layer, minibatch, Mode.LOCAL).inverse(iteration)
+                losses[layer.index], gradients = self.rule.inverse_step(layer, h_in, h_out, sigma, call)
+                layer.inverse.apply(gradients, lr)
+        for index, loss in self._checked(minibatch, "inverse loss", losses).items():
+            self.meter.add(f"layer/{index}/inverse_loss", loss)
+        if self._phase == INVERSE:
+            del self._flights[minibatch]
+
+    def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
+        """T: take delta of the stage's last layer (None in the last stage, which makes its own).
+
+        Returns delta of the layer below the stage, None in the first stage.
+        """
+        flight = self._flights[minibatch]
+        h_out = flight.activations[-1]
+        if delta is None:
+            delta = self.rule.output(h_out, flight.labels)
+        displacements: list[Tensor] = []
+        for position in reversed(range(len(self.layers))):
+            layer = self.layers[position]
+            self.now = (layer.index, "target")
+            displacements.append(delta)
+            if layer.index == 1:
+                break
+            h_in, h_out = flight.activations[position : position + 2]
+            delta = self.rule.propagate(
+                layer, h_in, h_out, delta, self._call(layer, minibatch, Mode.LOCAL)
+            ).contiguous()
+        flight.displacements = displacements[::-1]
+        return None if self.first else delta
+
+    def update(self, minibatch: int) -> None:
+        """U: one step of every forward map in the stage; the minibatch is done here."""
+        flight = self._flights.pop(minibatch)
+        losses: dict[int, Tensor] = {}
+        lengths: dict[int, Tensor] = {}
+        for layer, h_in, h_out, delta in zip(
+            self.layers, flight.activations, flight.activations[1:], flight.displacements, strict=False
+        ):
+            self.now = (layer.index, "forward update")
+            step = self.rule.forward_step(layer, h_in, h_out, delta, self._call(layer, minibatch, Mode.LOCAL))
+            rate = layer.forward.rate(self._epoch, minibatch) * (1 + layer.delay) ** -self.delay_power
+            layer.forward.apply(step.gradients, rate)
+            losses[layer.index] = step.loss
+            lengths[layer.index] = _relative_length(delta, h_out)
+        for index, loss in self._checked(minibatch, "forward loss", losses).items():
+            self.meter.add(f"layer/{index}/forward_loss", loss)
+        for index, length in _floats(lengths).items():
+            self.meter.add(f"layer/{index}/displacement", length)
+
+    def _call(self, layer: Layer, minibatch: int, mode: Mode) -> Call:
+        self.now = (layer.index, "forward" if mode is not Mode.LOCAL else self.now[1])
+        return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode)
+
+    def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = cross_entropy(wide, labels)
+        wrong = (logits.argmax(dim=-1) != labels).to(loss.dtype).mean()
+        values = torch.stack([loss, wrong]).tolist()
+        self._require_finite(minibatch, self.layers[-1].index, "output loss", values[0])
+        self.meter.add("loss", values[0], len(labels))
+        self.meter.add("error", 100.0 * values[1], len(labels))
+
+    def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
+        found = _floats(losses)
+        for index, value in found.items():
+            self._require_finite(minibatch, index, what, value)
+        return found
+
+    def _require_finite(self, minibatch: int, layer: int, what: str, value: float) -> None:
+        if not abs(value) < float("inf"):
+            text = f"layer {layer}, minibatch {minibatch}: the {what} is {value}"
+            raise NonFiniteError(
+                f"{text}; lower the learning rate or the step, or resume with other settings"
+            )
+
+
+def _relative_length(delta: Tensor, h: Tensor) -> Tensor:
+    """Return ``||delta|| / ||h||`` over the whole minibatch, 0-dimensional float32."""
+    norm: Callable[[Tensor], Tensor] = torch.linalg.vector_norm
+    return (norm(delta) / norm(h).clamp_min(1e-30)).to(torch.float32)
+
+
+def _floats(values: dict[int, Tensor]) -> dict[int, float]:
+    """Return 0-dimensional tensors as floats, waiting for the device once."""
+    if not values:
+        return {}
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
