@@ -1,0 +1,492 @@
+"""Schedules: what the generator makes, what validation refuses, and how it is drawn."""
+
+import inspect
+import itertools
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtp_dist import schedule as module
+from dtp_dist.errors import ScheduleError
+from dtp_dist.schedule import (
+    Action,
+    Kind,
+    Link,
+    Phase,
+    Schedule,
+    delay,
+    draw,
+    effective_in_flight,
+    receives,
+    sends,
+    stage_actions,
+    validate,
+    window,
+)
+
+LETTERS = {Phase.BOTH: "FITU", Phase.INVERSE: "FI", Phase.FORWARD: "FTU", Phase.EVALUATE: "F"}
+TRAINING = [Phase.BOTH, Phase.FORWARD]
+ROOT = Path(__file__).parents[2]
+
+relaxed = settings(deadline=None, max_examples=200)  # a shared machine may pause
+
+
+@st.composite
+def schedules(draw_value, phases=tuple(Phase), stages=(1, 12), minibatches=(1, 40)):
+    first = draw_value(st.integers(0, 3))
+    return Schedule(
+        stages=draw_value(st.integers(*stages)),
+        minibatches=range(first, first + draw_value(st.integers(*minibatches))),
+        in_flight=draw_value(st.integers(1, 16)),
+        phase=draw_value(st.sampled_from(phases)),
+    )
+
+
+def text(actions):
+    return " ".join(f"{action.kind}{action.minibatch}" for action in actions)
+
+
+def rows_of(*lines):
+    """Rows from lines such as `F0 T0 U0`, one per stage."""
+    return [[Action.parse(f"{stage}{cell}") for cell in line.split()] for stage, line in enumerate(lines)]
+
+
+def simple(rows, in_flight, phase=Phase.FORWARD):
+    """The schedule that `rows` claim to be: all minibatches up to the highest one in them."""
+    highest = max(action.minibatch for row in rows for action in row)
+    return Schedule(len(rows), range(highest + 1), in_flight, phase)
+
+
+def cells_of(drawing):
+    return [line.split("|")[1].split() for line in drawing.splitlines()]
+
+
+# What the generator makes
+
+
+@relaxed
+@given(schedules())
+def test_every_schedule_is_valid(schedule):
+    schedule.validate()
+
+
+@relaxed
+@given(schedules())
+def test_one_slot_per_link_is_enough(schedule):
+    schedule.validate(capacity=1)
+
+
+@relaxed
+@given(schedules())
+def test_every_action_of_the_phase_is_there_once(schedule):
+    for stage in range(schedule.stages):
+        counts = Counter(str(action) for action in schedule.actions(stage))
+        wanted = {f"{stage}{kind}{k}" for kind in LETTERS[schedule.phase] for k in schedule.minibatches}
+        assert counts == dict.fromkeys(wanted, 1)
+
+
+@relaxed
+@given(st.integers(1, 12), st.integers(0, 40), st.sampled_from(list(Phase)))
+def test_one_in_flight_does_minibatch_after_minibatch(stages, count, phase):
+    wanted = " ".join(f"{kind}{k}" for k in range(count) for kind in LETTERS[phase])
+    for stage in range(stages):
+        assert text(stage_actions(stage, stages, range(count), 1, phase)) == wanted
+
+
+@relaxed
+@given(schedules(phases=TRAINING))
+def test_window_is_the_forwards_before_the_first_target(schedule):
+    for stage in range(schedule.stages):
+        kinds = [action.kind for action in schedule.actions(stage)]
+        forwards = kinds[: kinds.index(Kind.TARGET)].count(Kind.FORWARD)
+        w = window(stage, schedule.stages, schedule.in_flight)
+        assert forwards == min(w, len(schedule.minibatches))
+        assert w == min(schedule.in_flight, schedule.stages - stage)
+
+
+@relaxed
+@given(schedules(phases=TRAINING))
+def test_delay_is_the_updates_between_forward_and_update(schedule):
+    for stage in range(schedule.stages):
+        row = list(schedule.actions(stage))
+        steady = delay(stage, schedule.stages, schedule.in_flight)
+        for since_start, k in enumerate(schedule.minibatches):
+            begin = row.index(Action(Kind.FORWARD, stage, k))
+            end = row.index(Action(Kind.UPDATE, stage, k))
+            updates = sum(action.kind is Kind.UPDATE for action in row[begin:end])
+            assert updates == min(since_start, steady)
+
+
+@relaxed
+@given(schedules(phases=TRAINING))
+def test_never_more_than_the_window_between_forward_and_update(schedule):
+    for stage in range(schedule.stages):
+        steps = [{"F": 1, "U": -1}.get(action.kind, 0) for action in schedule.actions(stage)]
+        most = max(itertools.accumulate(steps))
+        assert most <= min(schedule.in_flight, schedule.stages - stage)
+
+
+@relaxed
+@given(schedules())
+def test_more_in_flight_than_stages_changes_nothing(schedule):
+    depth = effective_in_flight(schedule.stages, schedule.in_flight)
+    assert depth == min(schedule.in_flight, schedule.stages)
+    same = Schedule(schedule.stages, schedule.minibatches, depth, schedule.phase)
+    assert same.rows() == schedule.rows()
+
+
+def test_rows_by_hand():
+    assert text(stage_actions(0, 2, range(3), 2, Phase.BOTH)) == "F0 I0 F1 I1 T0 U0 F2 I2 T1 U1 T2 U2"
+    assert text(stage_actions(1, 2, range(3), 2, Phase.BOTH)) == "F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2"
+    assert text(stage_actions(0, 3, range(5, 9), 3, Phase.FORWARD)) == "F5 F6 F7 T5 U5 F8 T6 U6 T7 U7 T8 U8"
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_fewer_minibatches_than_the_window(phase):
+    Schedule(8, range(2), 8, phase).validate()
+    empty = Schedule(3, range(0), 3, phase)
+    empty.validate()
+    assert empty.rows() == [[], [], []]
+
+
+def test_actions_are_made_as_they_are_asked_for():
+    endless = stage_actions(0, 1000, range(10**12), 64, Phase.BOTH)
+    assert text(itertools.islice(endless, 3)) == "F0 I0 F1"
+
+
+@pytest.mark.parametrize(
+    ("stage", "stages", "minibatches", "in_flight", "message"),
+    [
+        (0, 0, range(1), 1, "stages is 0; it must be at least 1"),
+        (0, 1, range(1), 0, "in_flight is 0; it must be at least 1"),
+        (4, 4, range(1), 1, r"stage is 4; .* one of 0\.\.3"),
+        (-1, 4, range(1), 1, r"stage is -1; .* one of 0\.\.3"),
+        (0, 4, range(0, 9, 2), 1, r"minibatches is range\(0, 9, 2\); .* step 1"),
+        (0, 4, range(-2, 9), 1, r"minibatches is range\(-2, 9\); .* start at 0"),
+    ],
+)
+def test_arguments_that_make_no_schedule(stage, stages, minibatches, in_flight, message):
+    with pytest.raises(ScheduleError, match=message):
+        stage_actions(stage, stages, minibatches, in_flight, Phase.BOTH)
+
+
+@pytest.mark.parametrize("values", [(0, range(3), 1), (2, range(3), 0), (2, range(-1, 3), 1)])
+def test_a_schedule_fails_when_it_is_made(values):
+    with pytest.raises(ScheduleError):
+        Schedule(*values)
+
+
+# Actions and links
+
+
+@relaxed
+@given(st.sampled_from(list(Kind)), st.integers(0, 10**6), st.integers(0, 10**9))
+def test_actions_print_and_parse_back(kind, stage, minibatch):
+    action = Action(kind, stage, minibatch)
+    assert str(action) == f"{stage}{kind.value}{minibatch}"
+    assert Action.parse(str(action)) == action
+
+
+def test_parse_by_hand():
+    assert Action.parse("12T345") == Action(kind=Kind.TARGET, stage=12, minibatch=345)
+    assert f"{Action.parse('2F0')}" == "2F0"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "F0", "2F", "2X0", "2f0", "2F0 ", "2F-1", "-2F1", "02F1", "2F01", "٢F1", "2F0\n"]
+)
+def test_parse_refuses(bad):
+    with pytest.raises(ValueError, match="is not an action"):
+        Action.parse(bad)
+
+
+@pytest.mark.parametrize(
+    ("action", "inbox", "outbox"),
+    [
+        ("0F7", None, "activation link 0->1"),
+        ("1F7", "activation link 0->1", "activation link 1->2"),
+        ("2F7", "activation link 1->2", None),
+        ("2T7", None, "target link 2->1"),
+        ("1T7", "target link 2->1", "target link 1->0"),
+        ("0T7", "target link 1->0", None),
+        ("1I7", None, None),
+        ("1U7", None, None),
+    ],
+)
+def test_what_is_received_and_sent_among_three_stages(action, inbox, outbox):
+    links = receives(Action.parse(action), 3), sends(Action.parse(action), 3)
+    assert tuple(link and str(link) for link in links) == (inbox, outbox)
+
+
+def test_a_single_stage_needs_no_links():
+    for kind in Kind:
+        assert receives(Action(kind, 0, 0), 1) is None
+        assert sends(Action(kind, 0, 0), 1) is None
+
+
+def test_a_link_is_the_same_value_at_both_ends():
+    assert sends(Action.parse("0F3"), 2) == receives(Action.parse("1F3"), 2) == Link(0, 1, Kind.FORWARD)
+
+
+# What validation refuses
+
+
+def refusal(rows, schedule, capacity=None):
+    with pytest.raises(ScheduleError) as caught:
+        validate(rows, schedule, capacity)
+    return str(caught.value)
+
+
+def is_marked(message, action):
+    headline, *listing = message.splitlines()
+    return str(action) in headline and any(f">{action}<" in line.split() for line in listing)
+
+
+@relaxed
+@given(schedules(), st.data())
+def test_a_dropped_action_is_named(schedule, data):
+    rows = schedule.rows()
+    row = data.draw(st.sampled_from(rows))
+    dropped = row.pop(data.draw(st.integers(0, len(row) - 1)))
+    assert str(dropped) in refusal(rows, schedule).splitlines()[0]
+
+
+@relaxed
+@given(schedules(), st.data())
+def test_a_repeated_action_is_named_and_marked(schedule, data):
+    rows = schedule.rows()
+    row = data.draw(st.sampled_from(rows))
+    position = data.draw(st.integers(0, len(row) - 1))
+    row.insert(data.draw(st.integers(position + 1, len(row))), row[position])
+    message = refusal(rows, schedule)
+    assert is_marked(message, row[position])
+    assert "second time" in message
+
+
+@relaxed
+@given(schedules(phases=[Phase.BOTH, Phase.INVERSE, Phase.FORWARD]), st.data())
+def test_two_swapped_actions_of_a_minibatch_are_named(schedule, data):
+    rows = schedule.rows()
+    row = data.draw(st.sampled_from(rows))
+    k = data.draw(st.sampled_from(schedule.minibatches))
+    positions = [p for p, action in enumerate(row) if action.minibatch == k]
+    p, q = sorted(data.draw(st.permutations(positions))[:2])
+    row[p], row[q] = row[q], row[p]
+    message = refusal(rows, schedule)
+    assert is_marked(message, row[p])
+    assert f"comes before {row[q]}" in message or len(positions) > 2
+
+
+@relaxed
+@given(schedules(stages=(2, 12), minibatches=(2, 40)), st.data())
+def test_two_minibatches_swapped_in_one_stage_are_refused(schedule, data):
+    """The row is sound by itself; only its neighbours see that it takes minibatches in another order."""
+    rows = schedule.rows()
+    stage = data.draw(st.integers(0, schedule.stages - 1))
+    a, b = data.draw(st.permutations(schedule.minibatches))[:2]
+    other = {a: b, b: a}
+    rows[stage] = [
+        action._replace(minibatch=other.get(action.minibatch, action.minibatch)) for action in rows[stage]
+    ]
+    headline, *listing = refusal(rows, schedule).splitlines()
+    assert "wrong order on the" in headline
+    marked = [Action.parse(cell.strip("><")) for line in listing for cell in line.split() if cell[0] == ">"]
+    assert len(marked) == 1
+    assert marked[0].minibatch in (a, b)
+    assert str(marked[0]) in headline
+
+
+@pytest.mark.parametrize(
+    ("phase", "row", "marked", "reason"),
+    [
+        (Phase.BOTH, "F0 I0 U0 T0", "0U0", "comes before 0T0"),
+        (Phase.BOTH, "I0 F0 T0 U0", "0I0", "comes before 0F0"),
+        (Phase.BOTH, "F0 T0 U0", "0T0", "comes before 0I0"),
+        (Phase.FORWARD, "T0 F0 U0", "0T0", "comes before 0F0"),
+        (Phase.FORWARD, "F0 T0", "0U0", "is missing"),
+        (Phase.FORWARD, "F0 F1 T0 U0 T1 U1", "0F1", "comes before 0U0"),
+        (Phase.FORWARD, "F0 T0 U0 U0", "0U0", "comes a second time"),
+        (Phase.FORWARD, "F0 I0 T0 U0", "0I0", "has no place"),
+        (Phase.EVALUATE, "F0 T0", "0T0", "has no place"),
+        (Phase.INVERSE, "F0 I0 F1", "0I1", "is missing"),
+    ],
+)
+def test_a_row_that_breaks_a_rule(phase, row, marked, reason):
+    rows = rows_of(row)
+    message = refusal(rows, simple(rows, in_flight=1, phase=phase))
+    assert is_marked(message, marked)
+    assert reason in message.splitlines()[0]
+
+
+def test_the_message_lists_the_schedule_around_the_failing_action():
+    rows = Schedule(3, range(100), 2).rows()
+    position = rows[1].index(Action.parse("1T50"))
+    rows[1][position : position + 2] = reversed(rows[1][position : position + 2])
+    message = refusal(rows, Schedule(3, range(100), 2))
+    assert message.splitlines()[0] == "1U50 comes before 1T50"
+    assert "1F51 1I51 >1U50< 1T50 1F52" in message
+    assert [line.split(":")[0] for line in message.splitlines()[1:]] == ["stage 0", "stage 1", "stage 2"]
+    assert max(map(len, message.splitlines())) < 120
+
+
+def test_foreign_actions_and_rows_are_refused():
+    two = Schedule(2, range(1), 2, Phase.EVALUATE)
+    assert is_marked(refusal(rows_of("F0", "F0")[::-1], two), "1F0")
+    assert is_marked(refusal(rows_of("F0", "F0 F7"), two), "1F7")
+    assert "1 rows of actions for 2 stages" in refusal(rows_of("F0"), two)
+
+
+def test_a_circle_is_refused_and_its_actions_are_named():
+    rows = rows_of("F0 T0 U0 F1 T1 U1", "F0 F1 T0 U0 T1 U1", "F0 T0 U0 F1 T1 U1")
+    message = refusal(rows, simple(rows, in_flight=3))
+    assert "wait in a circle" in message
+    assert is_marked(message, "0T0")
+    assert is_marked(message, "1F1")
+    assert "0T0 waits to receive on the target link 1->0" in message
+    assert "1F1 waits to receive on the activation link 0->1" in message
+    with pytest.raises(ScheduleError, match="wait in a circle"):
+        draw(rows)
+
+
+def test_full_links_can_close_a_circle():
+    """Stage 0 runs ahead and stage 1 does not: with one slot, both wait to send to the other."""
+    eager = "F0 F1 F2 F3 T0 U0 T1 U1 T2 U2 T3 U3"
+    careful = "F0 T0 U0 F1 T1 U1 F2 T2 U2 F3 T3 U3"
+    rows = rows_of(eager, careful, careful, careful)
+    schedule = simple(rows, in_flight=4)
+    validate(rows, schedule)
+    validate(rows, schedule, capacity=2)
+    message = refusal(rows, schedule, capacity=1)
+    assert "0F3 waits to send on the activation link 0->1" in message
+    assert "1T1 waits to send on the target link 1->0" in message
+    assert is_marked(message, "0F3")
+    assert is_marked(message, "1T1")
+
+
+def test_capacity_must_hold_a_message():
+    with pytest.raises(ScheduleError, match="capacity is 0"):
+        Schedule(2, range(3), 2).validate(capacity=0)
+
+
+def test_validation_is_fast():
+    rows = (schedule := Schedule(8, range(500), 8)).rows()
+    seconds = []
+    for _ in range(3):
+        begin = time.process_time()
+        validate(rows, schedule)
+        seconds.append(time.process_time() - begin)
+    assert min(seconds) < 0.3
+
+
+# The drawing
+
+
+def test_the_drawing_in_the_docstring_is_what_draw_prints():
+    drawing = Schedule(3, range(4), 3).draw()
+    assert f"\n\n{drawing}" in inspect.getdoc(module)
+
+
+def test_a_drawing_by_hand():
+    assert Schedule(2, range(1), 1).draw().splitlines() == [
+        "stage 0 | F0 I0 .  .  T0 U0",
+        "stage 1 | .  F0 I0 T0 U0 .",
+    ]
+    assert Schedule(2, range(3), 2, Phase.EVALUATE).draw().splitlines() == [
+        "stage 0 | F0 F1 F2 .",
+        "stage 1 | .  F0 F1 F2",
+    ]
+
+
+def test_columns_are_aligned():
+    lines = Schedule(11, range(12), 4).draw().splitlines()
+    assert lines[0].startswith("stage  0 | F0  I0  F1 ")
+    assert lines[10].startswith("stage 10 | .   .   . ")
+    starts = {column for line in lines for column, c in enumerate(line) if c in "FITU."}
+    assert {(column - len("stage 10 | ")) % 4 for column in starts} == {0}
+
+
+@relaxed
+@given(schedules(stages=(1, 6), minibatches=(1, 12)))
+def test_a_drawing_starts_everything_as_early_as_it_can(schedule):
+    cells = cells_of(schedule.draw())
+    tick = {f"{s}{cell}": t for s, row in enumerate(cells) for t, cell in enumerate(row) if cell != "."}
+    last = schedule.stages - 1
+    for stage, row in enumerate(schedule.rows()):
+        assert [cell for cell in cells[stage] if cell != "."] == text(row).split()
+        free = 0
+        for kind, _, k in row:
+            arrival = 0
+            if kind == "F" and stage > 0:
+                arrival = tick[f"{stage - 1}F{k}"] + 1
+            if kind == "T" and stage < last:
+                arrival = tick[f"{stage + 1}T{k}"] + 1
+            assert tick[f"{stage}{kind}{k}"] == max(free, arrival)
+            free = tick[f"{stage}{kind}{k}"] + 1
+
+
+@relaxed
+@given(st.integers(1, 12))
+def test_an_exact_step_is_one_forward_wave_and_one_target_wave(stages):
+    """Updates are off the critical path, and of the inverse updates only the last stage's is on it."""
+    assert len(cells_of(Schedule(stages, range(1), 1, Phase.FORWARD).draw())[0]) == 2 * stages + 1
+    assert len(cells_of(Schedule(stages, range(1), 1, Phase.BOTH).draw())[0]) == 2 * stages + 2
+
+
+@relaxed
+@given(schedules(phases=TRAINING))
+def test_a_full_pipeline_keeps_its_last_stage_busy(schedule):
+    deep = Schedule(schedule.stages, schedule.minibatches, schedule.stages, schedule.phase)
+    last = cells_of(deep.draw())[-1]
+    busy = len(deep.minibatches) * len(LETTERS[deep.phase])
+    assert "." not in last[schedule.stages - 1 : schedule.stages - 1 + busy]
+
+
+# The command line
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "dtp_dist.schedule", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_the_command_prints_the_drawing():
+    done = command("--stages", "4", "--minibatches", "6", "--in-flight", "4", "--phase", "forward")
+    assert done.returncode == 0
+    assert done.stdout == Schedule(4, range(6), 4, Phase.FORWARD).draw() + "\n"
+    assert done.stderr == ""
+    default = command("--stages", "3", "--minibatches", "4", "--in-flight", "3")
+    assert default.stdout.strip() in inspect.getdoc(module)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--stages 0 --minibatches 6 --in-flight 4", "stages is 0"),
+        ("--stages 4 --minibatches 6 --in-flight 0", "in_flight is 0"),
+        ("--stages 4 --minibatches -6 --in-flight 1", "minibatches is -6"),
+        ("--stages 4 --minibatches six --in-flight 1", "'six'"),
+        ("--stages 4 --minibatches 6 --in-flight 1 --phase later", "'later'"),
+        ("--stages 4", "--minibatches"),
+    ],
+)
+def test_the_command_refuses_bad_values_in_one_line(arguments, named, capsys):
+    with pytest.raises(SystemExit) as ended:
+        module.main(arguments.split())
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert named in printed.err
+
+
+def test_the_process_ends_with_code_2():
+    done = command("--stages", "0", "--minibatches", "6", "--in-flight", "4")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["python -m dtp_dist.schedule: stages is 0; it must be at least 1"]
