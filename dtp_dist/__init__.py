@@ -1,0 +1,24 @@
+"""dtp_dist: distributed, layer-parallel training by Difference Target Propagation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dtp_dist.config import Config, load_config
+    from dtp_dist.trainer import Trained, train
+
+__all__ = ["Config", "Trained", "load_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a stage's process starts to answer before it has imported torch."""
+    if name in ("Config", "load_config"):
+        from dtp_dist import config
+
+        return getattr(config, name)
+    if name in ("Trained", "train"):
+        from dtp_dist import trainer
+
+        return getattr(trainer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""``python -m dtp_dist`` is ``dtp-dist``."""
+
+from dtp_dist.cli import main
+
+main()

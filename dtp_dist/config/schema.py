@@ -1,0 +1,140 @@
+"""The sections of a configuration. Layers, rules and optimizers bring their own (``dtp_dist.algorithm``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dtp_dist.algorithm.layers import LayerOptions
+from dtp_dist.algorithm.optimizers import OptimizerOptions
+from dtp_dist.algorithm.options import Options, option
+from dtp_dist.algorithm.rules import RuleOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Options):
+    """The network; ``defaults`` and ``repeat`` of a file are written out in ``layers``."""
+
+    input: list[int] = option(doc="shape of one example as layer 1 sees it, e.g. [784]", at_least=1)
+    layers: list[Any] = option(doc="the layers, first to last; see the kinds below")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``input`` as a tuple."""
+        return tuple(self.input)
+
+    @property
+    def options(self) -> list[LayerOptions]:
+        """The layers' options, typed."""
+        return self.layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Options):
+    """Optimizers of forward maps and inverses, unless a layer has its own."""
+
+    forward: Any = option(doc="optimizer of the forward maps")
+    inverse: Any = option(doc="optimizer of the inverses")
+    delay_power: float = option(
+        0.5, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
+    )
+
+    @property
+    def pair(self) -> tuple[OptimizerOptions, OptimizerOptions]:
+        """(forward, inverse), typed."""
+        return self.forward, self.inverse
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Options):
+    """How long to train, and what is kept on the way."""
+
+    epochs: int = option(10, doc="passes over the training set", at_least=1)
+    max_steps: int | None = option(
+        None, doc="stop after this many minibatches; null for no limit", at_least=1
+    )
+    checkpoint_every: int | None = option(
+        None, doc="minibatches between two checkpoints (the pipeline drains); null for each epoch", at_least=1
+    )
+    keep_checkpoints: int = option(2, doc="how many of the newest checkpoints are kept", at_least=1)
+    evaluate_every: int = option(1, doc="epochs between two evaluations; 0 for the end alone", at_least=0)
+    dtype: str = option(
+        "float32",
+        doc="type of the arithmetic; weights and optimizers stay float32",
+        one_of=("float32", "bfloat16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Options):
+    """The data set and how it is cut into minibatches."""
+
+    name: str = option("digits", doc="digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic")
+    root: str = option(
+        "data", doc="folder of the data sets, in torchvision's layout; fetched there if missing"
+    )
+    batch_size: int = option(100, doc="examples per minibatch", at_least=1)
+    eval_batch_size: int = option(1000, doc="examples per minibatch in evaluation", at_least=1)
+    shuffle: bool = option(True, doc="a new order each epoch, from (seed, epoch) alone")
+    drop_last: bool = option(False, doc="leave out an epoch's last, smaller minibatch")
+    normalize: str = option(
+        "none", doc="pixels in [0, 1], or standardized by the training split", one_of=("none", "standardize")
+    )
+    train_examples: int | None = option(None, doc="use the first examples alone; null for all", at_least=1)
+    valid_examples: int | None = option(
+        None, doc="examples taken off the end of the training set; null for the data set's custom", at_least=0
+    )
+    test_examples: int | None = option(None, doc="use the first examples alone; null for all", at_least=1)
+    options: dict[str, Any] = option(dict, doc="the data set's own: examples, shape, classes of synthetic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig(Options):
+    """Where the stages run and how minibatches flow through them."""
+
+    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local"))
+    stages: int | Literal["auto"] = option(
+        1, doc="number of stages; auto for one per device, or per core on the CPU", at_least=1
+    )
+    partition: list[int] | None = option(
+        None, doc="layers in each stage, bottom first; null for a cut balanced by work", at_least=1
+    )
+    in_flight: int = option(
+        1, doc="D, minibatches in flight; 1 is the exact algorithm; above stages adds nothing", at_least=1
+    )
+    threads: int = option(1, doc="threads of each stage (they change the last bits)", at_least=1)
+    device: str = option(
+        "auto", doc="auto takes CUDA devices where there are any", one_of=("auto", "cpu", "cuda")
+    )
+    failure_timeout: float = option(
+        10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0
+    )
+    action_timeout: float = option(600.0, doc="seconds that one action or one message may take", above=0)
+    start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig(Options):
+    """What is written while a run goes on."""
+
+    every: int = option(100, doc="minibatches between two lines of metrics", at_least=1)
+    tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    trace_minibatches: int = option(
+        50, doc="minibatches of the end of training that trace.json shows; 0 for none", at_least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """A whole run."""
+
+    name: str = option("run", doc="name of the experiment; a file's own name by default")
+    model: ModelConfig = option(doc="the network")
+    rule: RuleOptions = option(doc="the learning rule")
+    optimizer: OptimizerConfig = option(doc="the optimizers")
+    train: TrainConfig = option(TrainConfig, doc="how long to train")
+    data: DataConfig = option(DataConfig, doc="the data set")
+    parallel: ParallelConfig = option(ParallelConfig, doc="stages and runtime")
+    monitor: MonitorConfig = option(MonitorConfig, doc="what is written")
+    seed: int = option(0, doc="seed of every random number", at_least=0)
+    run_dir: str | None = option(None, doc="folder of the run, must not exist yet; null for runs/NAME-TIME")

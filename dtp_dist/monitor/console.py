@@ -1,0 +1,74 @@
+"""What a person sees: a live line on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dtp_dist.monitor.base import Line, Monitor
+
+PLAIN_SECONDS = 5.0
+_SHOWN = {
+    "train_loss": ("train loss", "{:.4f}"),
+    "train_error": ("train error", "{:.2f} %"),
+    "valid_error": ("valid error", "{:.2f} %"),
+    "test_error": ("test error", "{:.2f} %"),
+    "samples_per_second": ("samples/s", "{:.0f}"),
+}
+
+
+def in_words(line: Line) -> str:
+    """Return a line's main values as text."""
+    shown = [
+        f"{label} {form.format(line.values[name])}"
+        for name, (label, form) in _SHOWN.items()
+        if name in line.values
+    ]
+    if "phase" in line.details:
+        losses = [value for name, value in line.values.items() if name.endswith("inverse_loss")]
+        shown = [f"inverse pass, minibatch {line.details['minibatch']}"]
+        if losses:
+            shown.append(f"mean inverse loss {sum(losses) / len(losses):.4f}")
+    return ", ".join(shown)
+
+
+class ConsoleMonitor(Monitor):
+    """Progress of ``steps`` minibatches in ``epochs`` epochs."""
+
+    def __init__(self, console: Console, steps: int, epochs: int) -> None:
+        self._console, self._steps, self._epochs = console, steps, epochs
+        self._last = 0.0
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=console,
+            )
+            self._task = self._progress.add_task("starting", total=steps, values="")
+            self._progress.start()
+
+    def write(self, line: Line) -> None:
+        """Show the line: epochs always, events always, other values live or every few seconds."""
+        place = f"epoch {line.epoch}/{self._epochs}"
+        if line.event is not None:
+            if line.event not in ("started", "checkpoint", "finished"):
+                self._console.print(f"{line.event}: {line.details.get('message', '')}", highlight=False)
+            return
+        text = in_words(line)
+        ends_epoch = "test_error" in line.values or "epoch_seconds" in line.values
+        if self._progress is not None:
+            self._progress.update(self._task, completed=line.step, description=place, values=text)
+        if ends_epoch or (self._progress is None and line.time - self._last >= PLAIN_SECONDS):
+            self._last = line.time
+            shown = f"{place}  step {line.step}/{self._steps}  {text}  ({line.time:.0f} s)"
+            self._console.print(shown, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """End the live line."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,92 @@
+"""A run's folder: made once, never overwritten, opened again by later commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dtp_dist.checkpoint import write_file
+from dtp_dist.config import Config, load_config
+from dtp_dist.errors import CheckpointError, ConfigError
+
+CONFIG, METRICS, RESULT, TRACE = "config.yaml", "metrics.jsonl", "result.json", "trace.json"
+
+
+def make_run_dir(config: Config) -> Path:
+    """Make the run's folder: ``run_dir``, or ``runs/NAME-TIME``.
+
+    Raises:
+        ConfigError: it exists and is not empty.
+        CheckpointError: it can't be made.
+    """
+    if config.run_dir is None:
+        return _stamped(Path("runs"), f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    path = Path(config.run_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            text = "exists and is not empty; a run is never overwritten"
+            raise ConfigError(f"run_dir: {path} {text}: name another folder or remove it")
+    except OSError as error:
+        raise CheckpointError(f"run_dir: {path} can't be made ({error.strerror})") from None
+    return path
+
+
+def _stamped(parent: Path, name: str) -> Path:
+    for number in range(1000):
+        path = parent / (f"{name}-{number}" if number else name)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CheckpointError(f"run_dir: {path} can't be made ({error.strerror})") from None
+    raise CheckpointError(f"run_dir: {parent / name} exists a thousand times over; name another")
+
+
+def open_run_dir(path: Path, *, allow_code: bool) -> Config:
+    """Return the configuration of an earlier run.
+
+    Raises:
+        ConfigError: the folder holds no run, or its configuration imports code and ``allow_code`` is not set.
+    """
+    if not (path / CONFIG).is_file():
+        raise ConfigError(f"{path}: holds no {CONFIG}, so it is not a run; name the folder of a run")
+    if not allow_code:
+        _refuse_code(path / CONFIG)
+    return load_config(path / CONFIG)
+
+
+def _refuse_code(path: Path) -> None:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text())
+        kinds = [str(layer.get("kind")) for layer in raw["model"]["layers"]]
+    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError, ValueError):
+        return  # load_config says what is wrong with it
+    foreign = [kind for kind in kinds if ":" in kind]
+    if foreign:
+        raise ConfigError(f"{path}: would import {foreign[0]!r}; add --allow-code if you trust this run")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the run, whole or not at all.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    write_file(path, text.encode())
+
+
+def write_result(run_dir: Path, result: dict[str, Any]) -> None:
+    """Write ``result.json``.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    write_text(run_dir / RESULT, json.dumps(result, indent=1) + os.linesep)

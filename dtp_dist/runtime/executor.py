@@ -1,0 +1,162 @@
+"""From actions to stage methods: the one loop that every runtime runs.
+
+The schedule decides the order, the links bring what an action needs, the stage does the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dtp_dist.algorithm.stage import Stage
+from dtp_dist.messages import Message, MessageKind
+from dtp_dist.runtime.layout import Layout
+from dtp_dist.runtime.segment import Segment
+from dtp_dist.runtime.timeline import Timeline
+from dtp_dist.schedule import Action, Kind, Phase, stage_actions
+from dtp_dist.transport import Receiver, Sender
+
+Source = Callable[[int], tuple[Tensor, Tensor]]
+BeforeAction = Callable[[Action], None]
+
+
+@dataclass
+class Links:
+    """A stage's ends of its links; None where there is no neighbour."""
+
+    activation_in: Receiver | None = None
+    activation_out: Sender | None = None
+    target_in: Receiver | None = None
+    target_out: Sender | None = None
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent over all of them since they came up."""
+        return sum(link.bytes_sent for link in (self.activation_out, self.target_out) if link is not None)
+
+    def close(self) -> None:
+        """Close all ends."""
+        for link in (self.activation_in, self.activation_out, self.target_in, self.target_out):
+            if link is not None:
+                link.close()
+
+
+class Executor:
+    """Runs one stage's part of one segment, an action at a time.
+
+    Args:
+        source: minibatch number -> (x, labels); the first stage's alone.
+        done: called with a minibatch's number after its last action in this stage.
+        before: called before every action (faults are injected here).
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        index: int,
+        layout: Layout,
+        segment: Segment,
+        links: Links,
+        timeline: Timeline,
+        *,
+        source: Source | None,
+        done: Callable[[int], None],
+        before: BeforeAction | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
+        self._source, self._done, self._before = source, done, before
+        self._index, self._device = index, device or torch.device("cpu")
+        self._actions = stage_actions(
+            index, layout.stages, segment.minibatches, layout.in_flight, segment.phase
+        )
+        self._next = next(self._actions, None)
+        self._final = _final_kind(segment.phase)
+        self._methods = {
+            Kind.FORWARD: self._forward,
+            Kind.INVERSE: self._inverse,
+            Kind.TARGET: self._target,
+            Kind.UPDATE: self._update,
+        }
+        stage.begin(segment.phase, segment.epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every action is done."""
+        return self._next is None
+
+    def ready(self) -> bool:
+        """Whether the next action can run without waiting for a message."""
+        if self._next is None:
+            return False
+        link = self._link_of(self._next.kind)
+        return link is None or link.ready()
+
+    def step(self) -> None:
+        """Run the next action, waiting for its message if need be."""
+        action = self._next
+        assert action is not None, "the segment is finished"
+        if self._before is not None:
+            self._before(action)
+        self._methods[action.kind](action.minibatch)
+        if action.kind is self._final:
+            self._done(action.minibatch)
+        self._next = next(self._actions, None)
+
+    def _link_of(self, kind: Kind) -> Receiver | None:
+        if kind is Kind.FORWARD:
+            return self._links.activation_in
+        return self._links.target_in if kind is Kind.TARGET else None
+
+    def _receive(self, link: Receiver, name: str, minibatch: int) -> list[Tensor]:
+        with self._timeline.wait(name, minibatch):
+            message = link.receive(minibatch, self._segment.phase)
+        return [payload.to(self._device) for payload in message.payloads]
+
+    def _send(self, link: Sender, name: str, message: Message) -> None:
+        with self._timeline.wait(name, message.minibatch):
+            link.send(message)
+
+    def _forward(self, minibatch: int) -> None:
+        if self._links.activation_in is None:
+            assert self._source is not None
+            with self._timeline.computing("data", minibatch):
+                h, labels = self._source(minibatch)
+        else:
+            h, labels = self._receive(self._links.activation_in, "wait for activation", minibatch)
+        with self._timeline.computing("forward", minibatch):
+            h = self._stage.forward(minibatch, h, labels)
+        if self._links.activation_out is not None:
+            top = self._stage.layers[-1].index
+            message = self._message(MessageKind.ACTIVATION, top, minibatch, h, labels)
+            self._send(self._links.activation_out, "send activation", message)
+
+    def _inverse(self, minibatch: int) -> None:
+        with self._timeline.computing("inverse", minibatch):
+            self._stage.inverse(minibatch)
+
+    def _target(self, minibatch: int) -> None:
+        delta = None
+        if self._links.target_in is not None:
+            [delta] = self._receive(self._links.target_in, "wait for target", minibatch)
+        with self._timeline.computing("target", minibatch):
+            below = self._stage.target(minibatch, delta)
+        if self._links.target_out is not None:
+            assert below is not None
+            under = self._stage.layers[0].index - 1
+            message = self._message(MessageKind.TARGET, under, minibatch, below)
+            self._send(self._links.target_out, "send target", message)
+
+    def _update(self, minibatch: int) -> None:
+        with self._timeline.computing("update", minibatch):
+            self._stage.update(minibatch)
+
+    def _message(self, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> Message:
+        return Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
+
+
+def _final_kind(phase: Phase) -> Kind:
+    return {Phase.EVALUATE: Kind.FORWARD, Phase.INVERSE: Kind.INVERSE}.get(phase, Kind.UPDATE)

@@ -1,0 +1,46 @@
+"""The minibatches of a run by split, from its configuration."""
+
+from __future__ import annotations
+
+from dtp_dist.config import Config, shapes_of
+from dtp_dist.data import Batches, load
+from dtp_dist.errors import ConfigError
+
+
+def load_batches(config: Config) -> dict[str, Batches]:
+    """Return the minibatches of ``train``, ``test`` and, where there is such a split, ``valid``.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        ConfigError: images do not fit ``model.input``, or classes the last layer.
+    """
+    data = config.data
+    splits = load(
+        data.name,
+        data.root,
+        train_examples=data.train_examples,
+        valid_examples=data.valid_examples,
+        test_examples=data.test_examples,
+        normalize=data.normalize,
+        **data.options,
+    )
+    outputs = shapes_of(config)[-1][0]
+    if outputs != splits.classes:
+        last = len(config.model.options)
+        text = f"the last layer has {outputs} outputs, but {data.name} has {splits.classes} classes"
+        raise ConfigError(f"model.layers.{last}.units: {text}; write {splits.classes}")
+    shape = config.model.shape
+    found = {
+        "train": Batches(
+            splits.train,
+            shape,
+            data.batch_size,
+            seed=config.seed,
+            shuffle=data.shuffle,
+            drop_last=data.drop_last,
+        ),
+        "test": Batches(splits.test, shape, data.eval_batch_size, shuffle=False),
+    }
+    if splits.valid is not None:
+        found["valid"] = Batches(splits.valid, shape, data.eval_batch_size, shuffle=False)
+    return found

@@ -1,0 +1,21 @@
+"""What a stage's process asks of the operating system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Ask the kernel to send this process a signal when its parent ends (Linux; elsewhere nothing is done).
+
+    The parent may have ended before the request, so its id is compared afterwards; then the process ends.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)

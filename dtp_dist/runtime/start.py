@@ -1,0 +1,25 @@
+"""The runtimes by name. Adding one is a file with its class and its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dtp_dist.config import Config
+from dtp_dist.data import Batches
+from dtp_dist.runtime.base import OnReport, Runtime
+from dtp_dist.runtime.inprocess import InProcessRuntime
+from dtp_dist.runtime.local import LocalRuntime
+
+RUNTIMES: dict[str, Callable[[Config, Mapping[str, Batches], OnReport], Runtime]] = {
+    "inprocess": InProcessRuntime,
+    "local": LocalRuntime,
+}
+
+
+def start_runtime(config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> Runtime:
+    """Start the runtime that a resolved configuration names.
+
+    Raises:
+        StageError: a stage does not start.
+    """
+    return RUNTIMES[config.parallel.runtime](config, batches, on_report)

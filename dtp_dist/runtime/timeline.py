@@ -1,0 +1,54 @@
+"""What a stage did when: busy and waiting time, and the last actions for the trace."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dtp_dist.runtime.segment import Span
+
+SPANS_PER_MINIBATCH = 8
+
+
+class Timeline:
+    """A stage's own record; ``now`` says what it is doing for whoever watches it."""
+
+    def __init__(self, keep_minibatches: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.busy = 0.0
+        self.waiting = 0.0
+        self.now: tuple[str, str, int, float] = ("idle", "", -1, clock())
+        self._spans: deque[Span] = deque(maxlen=keep_minibatches * SPANS_PER_MINIBATCH)
+        self.keeps_spans = False
+
+    def mark(self, state: str, name: str, minibatch: int) -> float:
+        """Say that the stage is now in ``state`` (computing, waiting, idle); returns the time."""
+        start = self.clock()
+        self.now = (state, name, minibatch, start)
+        return start
+
+    @contextmanager
+    def computing(self, name: str, minibatch: int) -> Iterator[None]:
+        """Count the time of an action as busy."""
+        start = self.mark("computing", name, minibatch)
+        yield
+        end = self.clock()
+        self.busy += end - start
+        if self.keeps_spans:
+            self._spans.append(Span(name, minibatch, start, end))
+
+    @contextmanager
+    def wait(self, name: str, minibatch: int) -> Iterator[None]:
+        """Count the time of a wait for a message, or for room to send one."""
+        start = self.mark("waiting", name, minibatch)
+        yield
+        end = self.clock()
+        self.waiting += end - start
+        if self.keeps_spans:
+            self._spans.append(Span(name, minibatch, start, end))
+
+    def spans(self) -> list[Span]:
+        """Return the last actions and waits, oldest first."""
+        return list(self._spans)

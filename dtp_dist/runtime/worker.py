@@ -1,0 +1,165 @@
+"""One stage of a run, wherever it lives: its layers, its data if it is the first, its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dtp_dist.algorithm.build import build_layer
+from dtp_dist.algorithm.meter import Meter
+from dtp_dist.algorithm.stage import Stage
+from dtp_dist.algorithm.state import layer_state, load_layer_state
+from dtp_dist.checkpoint import FileEntry, read_layer, write_layer
+from dtp_dist.config import Config, shapes_of
+from dtp_dist.data import Batches
+from dtp_dist.errors import NonFiniteError
+from dtp_dist.runtime.executor import BeforeAction, Executor, Links, Source
+from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
+from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
+from dtp_dist.runtime.timeline import Timeline
+
+OUTPUT_NAMES = ("loss", "error")
+
+
+class StageWorker:
+    """Stage ``index`` of the run that ``config`` (resolved) describes.
+
+    Args:
+        batches: the minibatches by split; the first stage's alone.
+        report: called with every report, each ``monitor.every`` minibatches.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        index: int,
+        batches: Mapping[str, Batches] | None,
+        report: Callable[[Report], None],
+        before: BeforeAction | None = None,
+    ) -> None:
+        self.config, self.index, self.layout = config, index, layout_of(config)
+        self.links = Links()
+        self.timeline = Timeline(config.monitor.trace_minibatches)
+        self.device = device_of(config, index)
+        self._batches, self._report, self._before = batches, report, before
+        self._dtype = DTYPES[config.train.dtype]
+        self.stage = self._build_stage()
+        self._segment: Segment | None = None
+        self._executor: Executor | None = None
+
+    def _build_stage(self) -> Stage:
+        config = self.config
+        shapes = shapes_of(config)
+        rule = config.rule.build(len(config.model.options))
+        layers = [
+            build_layer(
+                config.model.options[number - 1],
+                number,
+                shapes,
+                rule,
+                config.optimizer.pair,
+                seed=config.seed,
+                delay=self.layout.delay(self.index),
+                device=self.device,
+            )
+            for number in self.layout.layers(self.index)
+        ]
+        return Stage(layers, rule, seed=config.seed, delay_power=config.optimizer.delay_power)
+
+    def begin(self, segment: Segment) -> Executor:
+        """Return the executor of a segment; whoever steps it calls ``finish`` in the end."""
+        self._segment = segment
+        self._mark = (self.timeline.clock(), self.timeline.busy, self.timeline.waiting)
+        self._start = (self.timeline.busy, self.timeline.waiting, self.links.bytes_sent)
+        self._total = Meter()
+        self.timeline.keeps_spans = segment.trains
+        self._executor = Executor(
+            self.stage,
+            self.index,
+            self.layout,
+            segment,
+            self.links,
+            self.timeline,
+            source=self._source(segment),
+            done=self._done,
+            before=self._before,
+            device=self.device,
+        )
+        return self._executor
+
+    def finish(self) -> StageSummary:
+        """Return what the stage did in the segment that has ended."""
+        assert self._executor is not None
+        assert self._executor.finished
+        self._total.merge(self.stage.meter.take())
+        self.timeline.mark("idle", "", -1)
+        busy, waiting, sent = self._start
+        means = self._total.means()
+        return StageSummary(
+            busy=self.timeline.busy - busy,
+            waiting=self.timeline.waiting - waiting,
+            bytes_sent=self.links.bytes_sent - sent,
+            examples=round(self._total.weight("loss")),
+            means={name: means[name] for name in OUTPUT_NAMES if name in means},
+        )
+
+    def where(self) -> str:
+        """Return stage, action, layer and minibatch of what is going on, in words."""
+        state, name, minibatch, _ = self.timeline.now
+        layer, _ = self.stage.now
+        if state == "idle":
+            return f"{self.layout.describe(self.index)}, idle"
+        place = f"{name}, layer {layer}" if state == "computing" else name
+        return f"{self.layout.describe(self.index)}, {place}, minibatch {minibatch}"
+
+    def locate(self, error: NonFiniteError) -> NonFiniteError:
+        """Return the error with this stage in front."""
+        return NonFiniteError(f"{self.layout.describe(self.index)}, {error}")
+
+    def save(self, directory: str) -> list[FileEntry]:
+        """Write every layer's state into ``directory``; the pipeline must be drained."""
+        return [write_layer(Path(directory), layer.index, layer_state(layer)) for layer in self.stage.layers]
+
+    def load(self, directory: str) -> None:
+        """Put back every layer's state from ``directory``."""
+        self.stage.abandon()
+        for layer in self.stage.layers:
+            load_layer_state(layer, read_layer(Path(directory), layer.index))
+
+    def spans(self) -> list[Span]:
+        """Return the stage's last actions and waits."""
+        return self.timeline.spans()
+
+    def _source(self, segment: Segment) -> Source | None:
+        if self._batches is None:
+            return None
+        batches = self._batches[segment.split]
+
+        def minibatch(number: int) -> tuple[Tensor, Tensor]:
+            x, labels = batches.minibatch(segment.epoch, segment.index(number))
+            return x.to(self.device, self._dtype), labels.to(self.device)
+
+        return minibatch
+
+    def _done(self, minibatch: int) -> None:
+        segment = self._segment
+        assert segment is not None
+        if not segment.trains or (minibatch + 1) % self.config.monitor.every:
+            return
+        measured = self.stage.meter.take()
+        self._total.merge(measured)
+        clock, busy, waiting = self._mark
+        self._mark = (self.timeline.clock(), self.timeline.busy, self.timeline.waiting)
+        seconds = max(self._mark[0] - clock, 1e-9)
+        values = measured.means()
+        values[f"stage/{self.index}/busy"] = (self._mark[1] - busy) / seconds
+        values[f"stage/{self.index}/waiting"] = (self._mark[2] - waiting) / seconds
+        self._report(Report(self.index, segment, minibatch, values))
+
+
+def set_threads(config: Config) -> None:
+    """Fix the number of threads of this process: it changes the last bits."""
+    torch.set_num_threads(config.parallel.threads)
