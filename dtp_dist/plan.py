@@ -12,7 +12,7 @@ from dtp_dist.schedule import Phase
 
 @dataclass(frozen=True)
 class Part:
-    """Segments up to ``end`` minibatches done, and what follows: an epoch's end, a checkpoint, an evaluation."""
+    """Segments up to ``end`` minibatches done, and what comes at the drain."""
 
     segments: tuple[Segment, ...]
     end: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -41,7 +41,11 @@ class Call:
 
     def inverse(self, iteration: int = 0) -> Call:
         """Return the call for the layer's inverse."""
-        return replace(self, purpose="inverse", iteration=iteration, mode=Mode.LOCAL)
+        return Call(self.randomness, Mode.LOCAL, "inverse", iteration)
+
+    def forward(self) -> Call:
+        """Return the call for the layer's forward map, with the random numbers of F."""
+        return Call(self.randomness)
 
 
 class Pullback(ABC):
@@ -64,12 +68,15 @@ class Map(ABC):
     ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again.
     """
 
-    module: nn.Module
     closed_form: bool = False
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._parameters = list(module.parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters, in torch's order."""
-        return list(self.module.parameters())
+        return self._parameters
 
     @abstractmethod
     def __call__(self, x: Tensor, call: Call) -> Tensor:
@@ -96,9 +103,11 @@ class DensePullback(Pullback):
     def parameters(self, cotangent: Tensor) -> list[Tensor]:
         inner = self._dense.activation.pull(cotangent, self.output)
         weight = self._dense.weight
-        gradients = [(inner.t() @ self._x).to(weight.dtype)]
+        gradients = [inner.t() @ self._x]
         if self._dense.bias is not None:
-            gradients.append(inner.sum(0).to(weight.dtype))
+            gradients.append(inner.sum(0))
+        if inner.dtype != weight.dtype:
+            gradients = [gradient.to(weight.dtype) for gradient in gradients]
         return gradients
 
     def input(self, cotangent: Tensor) -> Tensor:
@@ -112,7 +121,7 @@ class DenseMap(Map):
     closed_form = True
 
     def __init__(self, module: nn.Linear, activation: str) -> None:
-        self.module = module
+        super().__init__(module)
         self.weight, self.bias = module.weight, module.bias
         self.activation = ACTIVATIONS[activation]
 
@@ -159,7 +168,7 @@ class ModuleMap(Map):
     """Any ``torch.nn.Module``, linearized by autograd, its random numbers forked from the run's own."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        super().__init__(module)
         self._buffers = list(module.buffers())
 
     @contextmanager

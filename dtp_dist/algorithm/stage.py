@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.algorithm.randomness import Randomness
@@ -23,6 +23,7 @@ from dtp_dist.algorithm.rules.base import Rule
 from dtp_dist.errors import NonFiniteError
 
 EVALUATE, INVERSE = "evaluate", "inverse"
+LENGTH_EVERY = 10  # minibatches between two measurements of a displacement's relative length
 
 
 @dataclass
@@ -38,19 +39,24 @@ class Stage:
     """Layers ``layers[0].index .. layers[-1].index`` with their optimizers, on one device.
 
     Args:
-        layers: the stage's layers, bottom first.
+        layers: the stage's layers, bottom first, all with the same delay.
         rule: the learning rule.
         seed: the run's seed.
         delay_power: p in the forward learning rate's factor ``(1 + delay) ** -p``.
     """
 
     def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, delay_power: float) -> None:
-        self.layers, self.rule, self.seed, self.delay_power = list(layers), rule, seed, delay_power
+        self.layers, self.rule, self.seed = list(layers), rule, seed
         self.meter = Meter()
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
         self._flights: dict[int, _Flight] = {}
-        self._inverses = rule.inverses()
+        self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
+        self._forward_learners = LearnerGroup([layer.forward for layer in layers])
+        self._inverse_learners = LearnerGroup(
+            [layer.inverse for layer in layers if layer.inverse is not None]
+        )
+        self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
     @property
     def first(self) -> bool:
@@ -97,21 +103,27 @@ class Stage:
         """I: K updates of every inverse in the stage."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
-        for position, layer in enumerate(self.layers):
-            if layer.index not in self._inverses or layer.inverse is None:
-                continue
-            self.now = (layer.index, "inverse update")
-            sigma = layer.sigma(self._epoch, minibatch)
-            lr = layer.inverse.rate(self._epoch, minibatch)
-            h_in, h_out = flight.activations[position : position + 2]
-            for iteration in range(layer.iterations):
-                call = self._call(layer, minibatch, Mode.LOCAL).inverse(iteration)
-                losses[layer.index], gradients = self.rule.inverse_step(layer, h_in, h_out, sigma, call)
-                layer.inverse.apply(gradients, lr)
+        for iteration in range(max((layer.iterations for layer in self._invertible), default=0)):
+            for layer in self._invertible:
+                if iteration < layer.iterations:
+                    losses[layer.index] = self._inverse_gradients(minibatch, layer, flight, iteration)
+            self._inverse_learners.step(self._epoch, minibatch)
         for index, loss in self._checked(minibatch, "inverse loss", losses).items():
             self.meter.add(f"layer/{index}/inverse_loss", loss)
         if self._phase == INVERSE:
             del self._flights[minibatch]
+
+    def _inverse_gradients(self, minibatch: int, layer: Layer, flight: _Flight, iteration: int) -> Tensor:
+        """Set the gradients of one inverse for one iteration and return its loss."""
+        assert layer.inverse is not None
+        self.now = (layer.index, "inverse update")
+        position = layer.index - self.layers[0].index
+        h_in, h_out = flight.activations[position : position + 2]
+        sigma = layer.sigma(self._epoch, minibatch)
+        call = self._call(layer, minibatch, Mode.LOCAL).inverse(iteration)
+        loss, gradients = self.rule.inverse_step(layer, h_in, h_out, sigma, call)
+        layer.inverse.set_gradients(gradients)
+        return loss
 
     def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
         """T: take delta of the stage's last layer (None in the last stage, which makes its own).
@@ -146,10 +158,11 @@ class Stage:
         ):
             self.now = (layer.index, "forward update")
             step = self.rule.forward_step(layer, h_in, h_out, delta, self._call(layer, minibatch, Mode.LOCAL))
-            rate = layer.forward.rate(self._epoch, minibatch) * (1 + layer.delay) ** -self.delay_power
-            layer.forward.apply(step.gradients, rate)
+            layer.forward.set_gradients(step.gradients)
             losses[layer.index] = step.loss
-            lengths[layer.index] = _relative_length(delta, h_out)
+            if minibatch % LENGTH_EVERY == 0:
+                lengths[layer.index] = _relative_length(delta, h_out)
+        self._forward_learners.step(self._epoch, minibatch, self._delay_factor)
         for index, loss in self._checked(minibatch, "forward loss", losses).items():
             self.meter.add(f"layer/{index}/forward_loss", loss)
         for index, length in _floats(lengths).items():

@@ -98,20 +98,21 @@ def _copy(value: Tensor) -> Tensor:
 def _optimizer_state(learner: Learner) -> dict[int, dict[str, Any]]:
     if learner.optimizer is None:
         return {}
-    state: dict[int, dict[str, Any]] = learner.optimizer.state_dict()["state"]
+    state = learner.optimizer.state
     return {
-        number: {name: value for name, value in values.items() if value is not None}
-        for number, values in state.items()
+        number: {name: value for name, value in state[parameter].items() if value is not None}
+        for number, parameter in enumerate(learner.map.parameters())
+        if parameter in state
     }
 
 
 def _load_optimizer(learner: Learner, prefix: str, state: Mapping[str, Tensor]) -> None:
     if learner.optimizer is None:
         return
-    restored: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if name.startswith(prefix):
-            number, _, field = name.removeprefix(prefix).partition(".")
-            restored.setdefault(int(number), {})[field] = value.clone()
-    groups = learner.optimizer.state_dict()["param_groups"]
-    learner.optimizer.load_state_dict({"state": restored, "param_groups": groups})
+    for number, parameter in enumerate(learner.map.parameters()):
+        start = f"{prefix}{number}."
+        learner.optimizer.state[parameter] = {
+            name.removeprefix(start): value.clone().to(parameter.device)
+            for name, value in state.items()
+            if name.startswith(start)
+        }

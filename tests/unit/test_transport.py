@@ -1,5 +1,4 @@
 import os
-import re
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ LIMITS: dict[str, Any] = {"timeout": 60.0, "stopped": lambda: False, "high_water
 
 
 def link(kind: MessageKind = MessageKind.ACTIVATION, generation: int = 0) -> LinkIdentity:
-    """Between stages 0 and 1."""
     return LinkIdentity(RUN_ID, generation, kind, sender=0 if kind is MessageKind.ACTIVATION else 1, layer=4)
 
 
@@ -33,16 +31,9 @@ def activation(minibatch: int, phase: Phase = Phase.BOTH, sender: int = 0, layer
 
 def large(identity: LinkIdentity, minibatch: int) -> Message:
     """A message of 1 MB, filled with its own minibatch."""
-    tensor = torch.full((64, 4096), float(minibatch))
-    place: dict[str, Any] = {
-        "phase": Phase.BOTH,
-        "sender": identity.sender,
-        "layer": 4,
-        "minibatch": minibatch,
-    }
-    if identity.kind is MessageKind.TARGET:
-        return Message.target(tensor, **place)
-    return Message.activation(tensor, torch.zeros(64, dtype=torch.int64), **place)
+    h, labels = torch.full((64, 4096), float(minibatch)), torch.zeros(64, dtype=torch.int64)
+    payloads = (h, labels) if identity.kind is MessageKind.ACTIVATION else (h,)
+    return Message(identity.kind, Phase.BOTH, identity.sender, identity.layer, minibatch, payloads)
 
 
 def exchange(sender: Sender, receiver: Receiver, windows: int, window: int) -> None:
@@ -51,8 +42,7 @@ def exchange(sender: Sender, receiver: Receiver, windows: int, window: int) -> N
         for minibatch in range(start, start + window):
             sender.send(large(sender.identity, minibatch))
         for minibatch in range(start, start + window):
-            got = receiver.receive(minibatch, Phase.BOTH).payloads[0]
-            assert (got == minibatch).all()
+            assert (receiver.receive(minibatch, Phase.BOTH).payloads[0] == minibatch).all()
 
 
 @pytest.fixture
@@ -62,14 +52,14 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     context.destroy(linger=0)
 
 
-@pytest.fixture(params=["ipc", "tcp"])
-def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/link" if request.param == "ipc" else "tcp://127.0.0.1:0"
-
-
 @pytest.fixture
 def ipc(tmp_path: Path) -> str:
     return f"ipc://{tmp_path}/link"
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/link" if request.param == "ipc" else "tcp://127.0.0.1:0"
 
 
 def connected(context: Any, endpoint: str, **limits: Any) -> tuple[ZmqSender, ZmqReceiver]:
@@ -81,13 +71,11 @@ def connected(context: Any, endpoint: str, **limits: Any) -> tuple[ZmqSender, Zm
 
 
 def fill(sender: Sender) -> None:
-    """Send large messages without anyone reading, until that fails."""
     for minibatch in range(100):
         sender.send(large(sender.identity, minibatch))
 
 
 def push(context: Any, endpoint: str) -> Any:
-    """A bare socket, to send what a sender would not."""
     socket = context.socket(zmq.PUSH)
     socket.connect(endpoint)
     return socket
@@ -96,12 +84,10 @@ def push(context: Any, endpoint: str) -> Any:
 def test_inprocess_passes_the_tensors_themselves_in_order() -> None:
     sender, receiver = inprocess_pair(link())
     sent = [activation(k) for k in range(3)]
-    assert not receiver.ready()
     for message in sent:
         sender.send(message)
     assert receiver.ready()
-    got = [receiver.receive(k, Phase.BOTH) for k in range(3)]
-    assert all(a.payloads[0] is b.payloads[0] for a, b in zip(sent, got, strict=True))
+    assert [receiver.receive(k, Phase.BOTH) for k in range(3)] == sent  # the same objects
     assert not receiver.ready()
 
 
@@ -114,21 +100,13 @@ def test_inprocess_never_waits() -> None:
         sender.send(activation(1))
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        activation(0, sender=1),
-        activation(0, layer=3),
-        large(link(MessageKind.TARGET), 0),
-        Message.hello(link()),
-    ],
-)
-def test_a_message_that_does_not_belong_on_the_link_is_not_sent(message: Message) -> None:
+def test_a_message_that_does_not_belong_on_the_link_is_not_sent() -> None:
     sender, receiver = inprocess_pair(link())
-    with pytest.raises(MessageError, match="expected activation from stage 0, layer 4"):
-        sender.send(message)
+    target = large(link(MessageKind.TARGET), 0)
+    for message in (activation(0, sender=1), activation(0, layer=3), target, Message.hello(link())):
+        with pytest.raises(MessageError, match="expected activation from stage 0, layer 4"):
+            sender.send(message)
     assert not receiver.ready()
-    assert sender.messages == 0
 
 
 def test_zmq_carries_messages_and_counts_the_bytes_that_inprocess_counts(context: Any, endpoint: str) -> None:
@@ -148,9 +126,9 @@ def test_ready_says_whether_a_message_is_there(context: Any, ipc: str) -> None:
     sender, receiver = connected(context, ipc)
     assert not receiver.ready()
     sender.send(activation(0))
-    deadline = time.monotonic() + 60
+    start = time.monotonic()
     while not receiver.ready():
-        assert time.monotonic() < deadline
+        assert time.monotonic() - start < LIMITS["timeout"]
     receiver.receive(0, Phase.BOTH)
     assert not receiver.ready()
 
@@ -205,11 +183,9 @@ def test_a_link_that_is_not_up_carries_nothing(context: Any, ipc: str) -> None:
 
 def test_a_wait_that_is_too_long_names_link_minibatch_and_time(context: Any, ipc: str) -> None:
     _, receiver = connected(context, ipc, timeout=0.2)
-    with pytest.raises(
-        LinkError, match=r"^activation link, stage 0 -> stage 1: waiting for minibatch 17"
-    ) as e:
+    text = r"stage 0 -> stage 1: waiting for minibatch 17: gave up after .* \(limit 0\.2 s\)"
+    with pytest.raises(LinkError, match=text):
         receiver.receive(17, Phase.BOTH)
-    assert re.search(r": gave up after \d+\.\d s \(limit 0\.2 s\)$", str(e.value))
 
 
 def test_a_peer_that_never_comes_is_named(context: Any, tmp_path: Path) -> None:
@@ -245,7 +221,6 @@ def test_stopping_the_run_ends_a_wait(context: Any, ipc: str) -> None:
     start, stopped.armed = time.monotonic(), True
     with pytest.raises(Stopped, match="waiting for minibatch 3: the run is being stopped"):
         receiver.receive(3, Phase.BOTH)
-    assert stopped.asked == 3
     assert time.monotonic() - start < LIMITS["timeout"] / 4  # three slices of 0.1 s, on an idle machine
 
 
@@ -265,9 +240,8 @@ def test_a_sender_waits_once_the_link_is_full_and_goes_on_later(context: Any, en
     assert 3 <= sent <= 60  # one end's worth at least; both ends' and what the kernel's buffers take at most
     for minibatch in range(sent):
         receiver.receive(minibatch, Phase.BOTH)
-    for minibatch in range(sent, sent + 3):
-        sender.send(large(link(), minibatch))
-        receiver.receive(minibatch, Phase.BOTH)
+    sender.send(large(link(), sent))
+    receiver.receive(sent, Phase.BOTH)
 
 
 def test_the_last_message_before_a_close_arrives(context: Any, endpoint: str) -> None:
@@ -302,9 +276,8 @@ def run_stage(directory: str, kind: MessageKind, windows: int) -> None:
 
 def test_both_ends_send_large_messages_before_either_reads(tmp_path: Path) -> None:
     """Two processes, 200 MB each way, 8 MB before either reads: more than the kernel's buffers hold."""
-    root = Path(__file__).parents[2]
-    command = [sys.executable, __file__, str(tmp_path)]
-    child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)})
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    child = subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=environment)
     try:
         run_stage(str(tmp_path), MessageKind.ACTIVATION, windows=25)
         assert child.wait(LIMITS["timeout"]) == 0
@@ -316,9 +289,9 @@ def test_both_ends_send_large_messages_before_either_reads(tmp_path: Path) -> No
 
 def test_two_threads_send_large_messages_before_either_reads(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        for kind in (MessageKind.ACTIVATION, MessageKind.TARGET):
-            stage = pool.submit(run_stage, str(tmp_path), kind, windows=3)
-    stage.result()
+        other = pool.submit(run_stage, str(tmp_path), MessageKind.TARGET, windows=3)
+        run_stage(str(tmp_path), MessageKind.ACTIVATION, windows=3)
+        other.result(LIMITS["timeout"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions, Learner
+from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions, Learner, LearnerGroup
 from dtp_dist.algorithm.layers.dense import DenseOptions
 from dtp_dist.algorithm.layers.module import BoundInstance, InstanceOptions, ModuleOptions
 
@@ -28,6 +28,7 @@ __all__ = [
     "Layer",
     "LayerOptions",
     "Learner",
+    "LearnerGroup",
     "ModuleOptions",
     "layer_kind",
 ]

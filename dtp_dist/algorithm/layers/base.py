@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
@@ -79,22 +81,49 @@ def _numel(shape: Shape) -> int:
 
 
 class Learner:
-    """A map with its optimizer: applies gradients at a given learning rate."""
+    """A map, how its parameters learn, and the optimizer that it may share with other maps of its stage."""
 
     def __init__(self, map_: Map, options: OptimizerOptions) -> None:
-        self.map = map_
-        self.optimizer = options.build(map_.parameters()) if map_.parameters() else None
+        self.map, self.options = map_, options
         self.rate = parse_number("lr", options.lr)
+        self.optimizer: Optimizer | None = None
 
-    def apply(self, gradients: list[Tensor], lr: float) -> None:
-        """Take one optimizer step along ``gradients`` (one per parameter, in their order)."""
-        if self.optimizer is None:
-            return
+    def set_gradients(self, gradients: list[Tensor]) -> None:
+        """Give each parameter its gradient, in their order; the optimizer's next step uses them."""
         for parameter, gradient in zip(self.map.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+
+
+class LearnerGroup:
+    """One optimizer for all learners with the same options: a step's overhead is paid once a stage.
+
+    An optimizer treats each parameter by itself, so the grouping does not change a bit.
+    """
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        self._groups: list[list[Learner]] = []
+        for learner in (each for each in learners if each.map.parameters()):
+            for group in self._groups:
+                if group[0].options == learner.options:
+                    group.append(learner)
+                    break
+            else:
+                self._groups.append([learner])
+        for group in self._groups:
+            parameters = [parameter for learner in group for parameter in learner.map.parameters()]
+            optimizer = group[0].options.build(parameters)
+            for learner in group:
+                learner.optimizer = optimizer
+
+    def step(self, epoch: int, minibatch: int, scale: float = 1.0) -> None:
+        """Step every parameter that has a gradient, at its learning rate of now times ``scale``."""
+        for group in self._groups:
+            optimizer = group[0].optimizer
+            assert optimizer is not None
+            optimizer.param_groups[0]["lr"] = group[0].rate(epoch, minibatch) * scale
+            optimizer.step()
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad = None
 
 
 @dataclass

@@ -6,7 +6,7 @@ is the mean cross-entropy, so the output displacement carries 1/B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -64,7 +64,7 @@ class DifferenceTargetPropagation(Rule):
         """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13)."""
         del h_out
         noisy = call.randomness.normal(h_in, sigma, "noise", call.iteration).add_(h_in)
-        pullback = layer.g.linearize(layer.f(noisy, replace(call, purpose="forward", iteration=0)), call)
+        pullback = layer.g.linearize(layer.f(noisy, call.forward()), call)
         residual = pullback.output - noisy
         return LocalStep(mean_square(residual), pullback.parameters(residual * (2.0 / len(residual))))
 
