@@ -29,6 +29,7 @@ from dtp_dist.schedule import (
     validate,
     window,
 )
+from dtp_dist.schedule import __main__ as drawing
 
 LETTERS = {Phase.BOTH: "FITU", Phase.INVERSE: "FI", Phase.FORWARD: "FTU", Phase.EVALUATE: "F"}
 TRAINING = [Phase.BOTH, Phase.FORWARD]
@@ -478,7 +479,7 @@ def test_the_command_prints_the_drawing():
 )
 def test_the_command_refuses_bad_values_in_one_line(arguments, named, capsys):
     with pytest.raises(SystemExit) as ended:
-        module.main(arguments.split())
+        drawing.main(arguments.split())
     printed = capsys.readouterr()
     assert ended.value.code == 2
     assert printed.out == ""

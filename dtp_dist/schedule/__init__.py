@@ -1,0 +1,45 @@
+"""What each stage does, in which order: actions, the one generator, validation and drawing; pure, no torch.
+
+Stage 0 is the top row, time runs to the right, one tick an action, `.` is idle. F forward, I inverse
+update, T target, U forward update; `python -m dtp_dist.schedule --stages 3 --minibatches 4 --in-flight 3`:
+
+stage 0 | F0 I0 F1 I1 F2 I2 T0 U0 F3 I3 T1 U1 .  .  T2 U2 .  .  T3 U3
+stage 1 | .  F0 I0 F1 I1 T0 U0 F2 I2 T1 U1 F3 I3 T2 U2 .  .  T3 U3 .
+stage 2 | .  .  F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2 F3 I3 T3 U3 .  .
+"""
+
+from dtp_dist.schedule.actions import (
+    KINDS,
+    Action,
+    Kind,
+    Link,
+    Phase,
+    Rows,
+    delay,
+    effective_in_flight,
+    receives,
+    sends,
+    stage_actions,
+    window,
+)
+from dtp_dist.schedule.checking import validate
+from dtp_dist.schedule.drawing import draw
+from dtp_dist.schedule.pipeline import Schedule
+
+__all__ = [
+    "KINDS",
+    "Action",
+    "Kind",
+    "Link",
+    "Phase",
+    "Rows",
+    "Schedule",
+    "delay",
+    "draw",
+    "effective_in_flight",
+    "receives",
+    "sends",
+    "stage_actions",
+    "validate",
+    "window",
+]

@@ -1,0 +1,143 @@
+"""Actions, the links they use, and the one generator of a stage's schedule."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from dtp_dist.errors import ScheduleError
+
+
+class Kind(StrEnum):
+    """What an action does."""
+
+    FORWARD = "F"
+    INVERSE = "I"
+    TARGET = "T"
+    UPDATE = "U"
+
+
+class Phase(StrEnum):
+    """What a segment of the run is for."""
+
+    BOTH = "both"
+    INVERSE = "inverse"
+    FORWARD = "forward"
+    EVALUATE = "evaluate"
+
+
+KINDS: Mapping[Phase, tuple[Kind, ...]] = {
+    Phase.BOTH: (Kind.FORWARD, Kind.INVERSE, Kind.TARGET, Kind.UPDATE),
+    Phase.INVERSE: (Kind.FORWARD, Kind.INVERSE),
+    Phase.FORWARD: (Kind.FORWARD, Kind.TARGET, Kind.UPDATE),
+    Phase.EVALUATE: (Kind.FORWARD,),
+}
+"""The actions a phase requires of every stage for every minibatch, in their order."""
+
+_STEPS = {Kind.FORWARD: 1, Kind.TARGET: -1}  # activations go to the next stage, targets to the one before
+_ACTION = re.compile(r"(0|[1-9][0-9]*)([FITU])(0|[1-9][0-9]*)")
+
+
+class Action(NamedTuple):
+    """One entry of a stage's schedule; prints as `2F0`: stage 2, forward, minibatch 0."""
+
+    kind: Kind
+    stage: int
+    minibatch: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}{self.kind}{self.minibatch}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Action":
+        """The action that prints as `text`; ValueError if there is none."""
+        match = _ACTION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not an action; write stage, F, I, T or U, and minibatch: 2F0")
+        return cls(Kind(match[2]), int(match[1]), int(match[3]))
+
+
+class Link(NamedTuple):
+    """A first-in, first-out connection of neighbours; `kind` is that of the actions at both its ends."""
+
+    source: int
+    target: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{'activation' if self.kind is Kind.FORWARD else 'target'} link {self.source}->{self.target}"
+
+
+Rows = Sequence[Sequence[Action]]
+"""The actions of every stage, in order: `rows[stage][position]`."""
+
+
+def receives(action: Action, stages: int) -> Link | None:
+    """The link on which `action` receives its message before it starts, if it needs one."""
+    step = _STEPS.get(action.kind)
+    if step is None or not 0 <= action.stage - step < stages:
+        return None
+    return Link(action.stage - step, action.stage, action.kind)
+
+
+def sends(action: Action, stages: int) -> Link | None:
+    """The link on which `action` sends its result as soon as it is finished, if anyone needs it."""
+    step = _STEPS.get(action.kind)
+    if step is None or not 0 <= action.stage + step < stages:
+        return None
+    return Link(action.stage, action.stage + step, action.kind)
+
+
+def effective_in_flight(stages: int, in_flight: int) -> int:
+    """The D that takes effect, `min(in_flight, stages)`; ScheduleError if either is below 1."""
+    for name, value in (("stages", stages), ("in_flight", in_flight)):
+        if value < 1:
+            raise ScheduleError(f"{name} is {value}; it must be at least 1")
+    return min(in_flight, stages)
+
+
+def window(stage: int, stages: int, in_flight: int) -> int:
+    """Forwards that `stage` does before its first target, `min(D, S-s)`; ScheduleError for bad values."""
+    depth = effective_in_flight(stages, in_flight)
+    if not 0 <= stage < stages:
+        raise ScheduleError(f"stage is {stage}; with {stages} stages it must be one of 0..{stages - 1}")
+    return min(depth, stages - stage)
+
+
+def delay(stage: int, stages: int, in_flight: int) -> int:
+    """Updates applied to `stage` between a minibatch's F and its U once the pipeline is full.
+
+    Raises ScheduleError for bad values.
+    """
+    return window(stage, stages, in_flight) - 1
+
+
+def stage_actions(
+    stage: int, stages: int, minibatches: range, in_flight: int, phase: Phase
+) -> Iterator[Action]:
+    """The actions of one stage, made as they are asked for.
+
+    With w = `window(...)`, the first w minibatches go forward (F, then I where the phase has it). Then
+    target and forward alternate: T and U of the oldest minibatch, F and I of the next (1F1B). Phases
+    without targets only go forward.
+
+    Raises ScheduleError at the call, not at the first action, for values that make no schedule.
+    """
+    ahead = window(stage, stages, in_flight)
+    if minibatches.step != 1 or minibatches.start < 0:
+        raise ScheduleError(f"minibatches is {minibatches}; it must start at 0 or above and have step 1")
+    return _generate(stage, minibatches, ahead, KINDS[phase])
+
+
+def _generate(stage: int, minibatches: range, ahead: int, kinds: Sequence[Kind]) -> Iterator[Action]:
+    going: list[Kind] = [kind for kind in kinds if kind in (Kind.FORWARD, Kind.INVERSE)]
+    coming: list[Kind] = [kind for kind in kinds if kind in (Kind.TARGET, Kind.UPDATE)]
+    for minibatch in minibatches[:ahead]:
+        for kind in going:
+            yield Action(kind, stage, minibatch)
+    for minibatch in minibatches:
+        for kind in coming:
+            yield Action(kind, stage, minibatch)
+        if minibatch + ahead in minibatches:
+            for kind in going:
+                yield Action(kind, stage, minibatch + ahead)
