@@ -185,6 +185,8 @@ def _guarded() -> int:
 
 def _usage_or_bug(error: Exception) -> int:
     show = getattr(error, "format_message", None)  # click's own usage errors
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
+        return 2
     if show is not None:
         return _say(f"error: {show()}; see dtp-dist --help", 2)
     return _failed(error, 1, f"{type(error).__name__}: {error} (a bug: run again with --debug and report it)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.layout import resolve
 from dtp_dist.runtime.segment import SegmentResult
 from dtp_dist.runtime.start import start_runtime
-from dtp_dist.schedule import Phase
+from dtp_dist.schedule import Phase, Schedule
 
 Modules = Mapping[int, tuple[nn.Module, nn.Module | None]]
 MakeMonitor = Callable[[int, int], Monitor]
@@ -89,6 +90,16 @@ def _bind(config: Config, modules: Modules) -> Config:
     return bound
 
 
+@cache
+def validate_schedule(stages: int, in_flight: int, phase: Phase, count: int) -> None:
+    """Check the schedule of a segment before it runs; each of a run's few different ones is checked once.
+
+    Raises:
+        ScheduleError: it breaks a rule.
+    """
+    Schedule(stages, range(count), in_flight, phase).validate()
+
+
 class _Run:
     """The state of one run in the driver."""
 
@@ -137,6 +148,7 @@ class _Run:
         self.epoch = part.segments[-1].epoch
         for segment in part.segments:
             self.collector.begin(segment.first)
+            validate_schedule(runtime.layout.stages, runtime.layout.in_flight, segment.phase, segment.count)
             self._count(runtime.run(segment), learns=segment.phase is not Phase.INVERSE)
         self.step = part.end
         values: dict[str, float] = {}
