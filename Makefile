@@ -1,0 +1,46 @@
+# make train   create .venv, install, and train on the embedded digits
+# make test    create what it needs, then run every test
+# make help    the rest
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/digits_dtp.yaml
+
+.PHONY: train test test-fast lint format types venv clean help
+
+train: venv
+	$(BIN)/dtp-dist train $(CONFIG) $(ARGS)
+
+test: venv
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: venv
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: venv
+	$(BIN)/mypy
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:
+	@echo "make train [CONFIG=configs/X.yaml] [ARGS='key=value ...']   train (digits by default)"
+	@echo "make test | test-fast [ARGS='-k name']                      all tests | without the slow ones"
+	@echo "make lint | format | types                                  ruff | ruff, in place | mypy"
+	@echo "make venv | clean                                           the environment alone | remove it"

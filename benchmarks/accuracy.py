@@ -1,0 +1,136 @@
+"""Test errors of the README and of docs/results/accuracy.md: exact, pipelined, and their ablations.
+
+    python benchmarks/accuracy.py --data ../shared/data [--jobs 2] [--only exact pipelined] [--seeds 0 1 2]
+
+Every run is an ordinary run directory under --runs; runs that are done are not run again. Pipelined runs use
+the in-process runtime, which ends with the same bits as local processes (tests/parity), so that several
+runs share a machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+DEEP = ("parallel.stages=8", "parallel.in_flight=8")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config with overrides, and its seeds."""
+
+    title: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+EXPERIMENTS = {
+    "exact": Experiment("exact: 1 stage, D = 1", "mnist_dtp_adam"),
+    "pipelined": Experiment("8 stages, D = 8 (defaults)", "mnist_dtp_adam", DEEP),
+    "pipelined-current-jacobian": Experiment(
+        "8 stages, D = 8, jacobian: current", "mnist_dtp_adam", (*DEEP, "rule.jacobian=current")
+    ),
+    "pipelined-stale": Experiment(
+        "8 stages, D = 8, anchor: stale", "mnist_dtp_adam", (*DEEP, "rule.anchor=stale")
+    ),
+    "pipelined-unscaled": Experiment(
+        "8 stages, D = 8, rate not scaled by delay", "mnist_dtp_adam", (*DEEP, "optimizer.delay_power=0")
+    ),
+    "backprop": Experiment("backpropagation, 1 stage, D = 1", "mnist_backprop"),
+    "backprop-pipelined": Experiment("backpropagation, 8 stages, D = 8", "mnist_backprop", DEEP),
+    "fashion": Experiment("Fashion-MNIST, exact", "fashion_mnist_dtp"),
+    "fashion-pipelined": Experiment("Fashion-MNIST, 8 stages, D = 8", "fashion_mnist_dtp", DEEP),
+    "paper": Experiment("Lee et al. 2015's settings, exact, 100 epochs", "mnist_dtp", (), (0,)),
+}
+
+
+def run(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Run one experiment with one seed unless its result is there; return the result."""
+    experiment = EXPERIMENTS[name]
+    folder = Path(options.runs) / f"{name}-{seed}"
+    result = folder / "result.json"
+    if not result.exists():
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        config = ROOT / "configs" / f"{experiment.config}.yaml"
+        given = [
+            f"seed={seed}",
+            f"run_dir={folder}",
+            f"data.root={options.data}",
+            "parallel.runtime=inprocess",
+        ]
+        command = [sys.executable, "-m", "dtp_dist", "train", str(config), *given, *experiment.overrides]
+        log = Path(f"{folder}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as file:
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            print(f"{name}, seed {seed}: failed: {log.read_text().strip().splitlines()[-1]}", flush=True)
+            return {}
+    found = json.loads(result.read_text())
+    print(f"{name}, seed {seed}: test error {found['test_error']:.2f} %", flush=True)
+    return found
+
+
+def row(name: str, results: list[dict[str, float]]) -> str:
+    """Return one line of the table."""
+    experiment = EXPERIMENTS[name]
+    errors = [result["test_error"] for result in results if result]
+    failed = len(results) - len(errors)
+    mean = f"{statistics.mean(errors):.2f}" if errors else "-"
+    each = ", ".join(f"{error:.2f}" for error in errors) + (
+        f" ({failed} stopped, not finite)" if failed else ""
+    )
+    train = f"{statistics.mean(r['train_error'] for r in results if r):.2f}" if errors else "-"
+    config = " ".join([f"`{experiment.config}.yaml`", *(f"`{text}`" for text in experiment.overrides)])
+    return f"| {experiment.title} | {config} | {mean} | {each} | {train} |"
+
+
+def main() -> None:
+    """Run everything that is missing and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="data", help="folder of the data sets")
+    parser.add_argument("--runs", default="runs/accuracy", help="folder of the run directories")
+    parser.add_argument("--out", default=str(ROOT / "docs" / "results" / "accuracy.md"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
+    parser.add_argument("--seeds", nargs="*", type=int, help="instead of the experiments' own")
+    options = parser.parse_args()
+    seeds = {name: options.seeds or list(EXPERIMENTS[name].seeds) for name in options.only}
+    jobs = [(name, seed) for name in options.only for seed in seeds[name]]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(lambda job: run(*job, options), jobs))
+    lines = [
+        "# Test errors of the core experiments",
+        "",
+        f"Measured by `benchmarks/accuracy.py` on {platform.machine()} ({platform.system()}), CPU float32, "
+        f"one thread, torch {torch.__version__}. Test error in percent, mean and each seed; the training error "
+        "is the mean over the last epoch, while it was still learning.",
+        "",
+        "| experiment | config | mean | per seed | training error |",
+        "|---|---|---|---|---|",
+    ]
+    for name in options.only:
+        lines.append(
+            row(name, [found for (other, _), found in zip(jobs, results, strict=True) if other == name])
+        )
+    target = Path(options.out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join(lines) + "\n")
+    print(f"written to {target}")
+
+
+if __name__ == "__main__":
+    main()
