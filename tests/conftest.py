@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,3 +22,9 @@ def find_data() -> Path | None:
 @pytest.fixture(scope="session")
 def mnist_root() -> Path | None:
     return find_data()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from threads, and tests share the machine."""
+    torch.set_num_threads(1)

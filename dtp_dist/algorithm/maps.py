@@ -9,8 +9,8 @@ Shapes: x is ``[B, *input_shape]``, y and every cotangent ``[B, *output_shape]``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,10 +72,10 @@ class Map(ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._parameters = list(module.parameters())
+        self._parameters = [each for each in module.parameters() if each.requires_grad]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters, in torch's order."""
+        """Return the parameters that learn, in torch's order."""
         return self._parameters
 
     @abstractmethod
@@ -144,8 +144,8 @@ class DenseMap(Map):
 class AutogradPullback(Pullback):
     """A pullback through autograd's graph; each of its two products may be asked for once."""
 
-    def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
-        self._parameters, self._x, self._y = list(module.parameters()), x, y
+    def __init__(self, parameters: Sequence[Tensor], x: Tensor, y: Tensor) -> None:
+        self._parameters, self._x, self._y = parameters, x, y
         self.output = y.detach().contiguous()
 
     def _pull(self, wanted: list[Tensor], cotangent: Tensor) -> list[Tensor]:
@@ -164,28 +164,40 @@ class AutogradPullback(Pullback):
         return self._pull([self._x], cotangent)[0]
 
 
+@contextmanager
+def _spared_buffers(module: nn.Module) -> Iterator[None]:
+    """Let a module work on copies of its buffers; a graph may keep the copies, so none is written back."""
+    kept = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    for owner, name, buffer in kept:
+        owner._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for owner, name, buffer in kept:
+            owner._buffers[name] = buffer
+
+
 class ModuleMap(Map):
     """Any ``torch.nn.Module``, linearized by autograd, its random numbers forked from the run's own."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__(module)
-        self._buffers = list(module.buffers())
-
     @contextmanager
     def _setting(self, x: Tensor, call: Call) -> Iterator[None]:
-        """Set mode, seed and arithmetic for one call; put back the statistics that it must not move."""
+        """Set mode, seed and arithmetic for one call, and keep it from statistics that it must not move."""
         self.module.train(call.mode is not Mode.EVALUATE)
-        kept = [buffer.clone() for buffer in self._buffers] if call.mode is Mode.LOCAL else []
         devices = [x.device] if x.is_cuda else []
         low_precision = x.dtype in (torch.bfloat16, torch.float16)
         with (
+            _spared_buffers(self.module) if call.mode is Mode.LOCAL else nullcontext(),
             torch.random.fork_rng(devices),
             torch.autocast(x.device.type, dtype=x.dtype if low_precision else None, enabled=low_precision),
         ):
             torch.manual_seed(call.randomness.key(call.purpose, call.iteration))
             yield
-        for buffer, value in zip(self._buffers, kept, strict=False):
-            buffer.copy_(value)
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:
         version = x._version
@@ -200,7 +212,7 @@ class ModuleMap(Map):
         leaf = x.detach().requires_grad_(x.is_floating_point())
         with torch.enable_grad(), self._setting(x, call):
             y: Tensor = self.module(leaf).to(x.dtype)
-        return AutogradPullback(self.module, leaf, y)
+        return AutogradPullback(self.parameters(), leaf, y)
 
     def torch_modules(self) -> list[nn.Module]:
         return [self.module]

@@ -9,7 +9,7 @@ units by ``(t + 1) / warmup``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Protocol
 
 from dtp_dist.algorithm.options import Options, RangeError, option
@@ -130,7 +130,8 @@ def parse_number(key: str, value: Number) -> TimedNumber:
     except RangeError as error:
         raise RangeError(f"{key}.{error.key}", str(error)) from None
     except TypeError:
-        missing = [name for name in known if name not in given]
+        needed = [item.name for item in fields(SCHEDULES[name]) if item.default is MISSING]
+        missing = [item for item in needed if item not in given]
         raise RangeError(key, f"needs {', '.join(missing)} as well") from None
 
 

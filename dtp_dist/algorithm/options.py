@@ -74,4 +74,5 @@ class Options:
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None and not _fits(value, item.metadata):
-                raise RangeError(item.name, f"{value!r} is not allowed; it must be {allowed(item.metadata)}")
+                limits = allowed(item.metadata) or "a finite number"
+                raise RangeError(item.name, f"{value!r} is not allowed; it must be {limits}")

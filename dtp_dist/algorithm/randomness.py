@@ -16,6 +16,7 @@ from torch import Tensor
 def derive_seed(*parts: int | str) -> int:
     """Return the 64-bit seed that belongs to a tuple of names and numbers.
 
+    torch's CPU generators use the lower 32 bits of a seed alone; its CUDA ones use all.
     ``derive_seed(1, "a")`` and ``derive_seed("1", "a")`` differ; Python's salted ``hash`` is not used.
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)

@@ -175,11 +175,11 @@ class Stage:
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = cross_entropy(wide, labels)
-        wrong = (logits.argmax(dim=-1) != labels).to(loss.dtype).mean()
+        wrong = (logits.argmax(dim=-1) != labels).sum().to(loss.dtype)
         values = torch.stack([loss, wrong]).tolist()
         self._require_finite(minibatch, self.layers[-1].index, "output loss", values[0])
         self.meter.add("loss", values[0], len(labels))
-        self.meter.add("error", 100.0 * values[1], len(labels))
+        self.meter.add("error", 100.0 * values[1] / len(labels), len(labels))
 
     def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
         found = _floats(losses)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dtp_dist.algorithm.layers.base import Layer, Learner
+from dtp_dist.algorithm.layers.base import Layer, Learner, laid_out_like
 
 Tensors = dict[str, Tensor]
 
@@ -108,11 +108,18 @@ def _optimizer_state(learner: Learner) -> dict[int, dict[str, Any]]:
 
 def _load_optimizer(learner: Learner, prefix: str, state: Mapping[str, Tensor]) -> None:
     if learner.optimizer is None:
+        if any(name.startswith(prefix) for name in state):
+            raise RuntimeError("the layer has no optimizer to load into yet; put it in a stage first")
         return
     for number, parameter in enumerate(learner.map.parameters()):
         start = f"{prefix}{number}."
         learner.optimizer.state[parameter] = {
-            name.removeprefix(start): value.clone().to(parameter.device)
+            name.removeprefix(start): _restored(value, parameter)
             for name, value in state.items()
             if name.startswith(start)
         }
+
+
+def _restored(value: Tensor, parameter: Tensor) -> Tensor:
+    value = value.clone().to(parameter.device)
+    return laid_out_like(parameter, value) if value.shape == parameter.shape else value

@@ -28,7 +28,7 @@ def balanced_partition(costs: Sequence[float], stages: int) -> list[int]:
         if parts == 1:
             return total[layers], (layers,)
         options = []
-        for below in range(parts - 1, layers):
+        for below in reversed(range(parts - 1, layers)):  # min keeps the first: the cheapest last stage
             slowest, cut = best(below, parts - 1)
             options.append((max(slowest, total[layers] - total[below]), (*cut, layers - below)))
         return min(options, key=lambda option: option[0])

@@ -91,7 +91,14 @@ class Learner:
     def set_gradients(self, gradients: list[Tensor]) -> None:
         """Give each parameter its gradient, in their order; the optimizer's next step uses them."""
         for parameter, gradient in zip(self.map.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = laid_out_like(parameter, gradient)
+
+
+def laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return a value with its parameter's strides: fused optimizers walk both as flat memory."""
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 class LearnerGroup:

@@ -17,6 +17,7 @@ from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.maps import Map, ModuleMap
 from dtp_dist.algorithm.options import RangeError, option
 
+RESERVED = ("buffer", "optimizer")  # what a checkpoint calls the rest of a layer's state
 Pair = tuple[nn.Module, nn.Module | None]
 
 
@@ -79,8 +80,12 @@ def check_pair(pair: Pair, input_shape: Shape) -> Shape:
     """Return the forward module's output shape, after checking that the inverse leads back.
 
     Raises:
-        RangeError: the shapes of the two do not fit.
+        RangeError: the shapes of the two do not fit, or a checkpoint could not tell their parts apart.
     """
+    for module in pair:
+        for name, _ in module.named_children() if module is not None else ():
+            if name in RESERVED:
+                raise RangeError("kind", f"a submodule may not be called {name!r}; give it another name")
     output_shape = probe_shape(pair[0], input_shape, "forward module")
     if pair[1] is not None:
         back = probe_shape(pair[1], output_shape, "inverse module")

@@ -32,9 +32,14 @@ def mean_square(residual: Tensor) -> Tensor:
     return torch.dot(flat, flat) / len(residual)
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32 at least: a short displacement is lost in a bfloat16 sum."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def one_hot_gap(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``onehot(labels) - softmax(logits)``, per example: ``[B, classes]`` in the logits' type."""
-    probabilities = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    probabilities = torch.softmax(widened(logits), dim=-1)
     probabilities.neg_()[torch.arange(len(labels), device=labels.device), labels] += 1
     return probabilities.to(logits.dtype)
 

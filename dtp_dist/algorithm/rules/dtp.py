@@ -20,6 +20,7 @@ from dtp_dist.algorithm.rules.base import (
     mean_square,
     one_hot_gap,
     pull_forward,
+    widened,
 )
 
 
@@ -48,7 +49,8 @@ class DifferenceTargetPropagation(Rule):
     def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """Return the displacement below a hidden layer, of h_in's shape."""
         del h_in
-        return layer.g(h_out + delta, call).sub_(layer.g(h_out, call))
+        wide = widened(h_out)
+        return layer.g(wide + widened(delta), call).sub_(layer.g(wide, call)).to(delta.dtype)
 
     def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
         """Lower ``|| f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant; f_L by its loss."""

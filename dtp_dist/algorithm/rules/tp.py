@@ -9,7 +9,7 @@ from torch import Tensor
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.maps import Call
 from dtp_dist.algorithm.options import option
-from dtp_dist.algorithm.rules.base import Rule
+from dtp_dist.algorithm.rules.base import Rule, widened
 from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
 
 
@@ -18,7 +18,7 @@ class TargetPropagation(DifferenceTargetPropagation):
 
     def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """``delta_{l-1} = g_l(h_l + delta_l) - h_{l-1}``."""
-        return layer.g(h_out + delta, call).sub_(h_in)
+        return layer.g(widened(h_out) + widened(delta), call).sub_(h_in).to(delta.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

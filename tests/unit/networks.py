@@ -1,0 +1,319 @@
+"""Small networks, and the learning rules written out a second time with autograd, for the tests beside it.
+
+``Reference`` shares no arithmetic with ``dtp_dist.algorithm``: each loss is the formula of the paper,
+differentiated by autograd; each displacement is the formula of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from dtp_dist.algorithm.build import build_layer, layer_shapes
+from dtp_dist.algorithm.layers import DenseOptions, InverseOptions, Layer, LayerOptions
+from dtp_dist.algorithm.optimizers import OptimizerOptions, SGDOptions
+from dtp_dist.algorithm.randomness import derive_seed
+from dtp_dist.algorithm.rules import RULES, RuleOptions
+from dtp_dist.algorithm.stage import Stage
+
+SIZES = (6, 5, 4, 5, 3)
+BATCH = 7
+SEED = 11
+ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "sigmoid": lambda z: 1 / (1 + torch.exp(-z)),
+    "relu": lambda z: z.clamp_min(0),
+    "elu": lambda z: torch.where(z > 0, z, torch.expm1(z)),
+    "linear": lambda z: 1 * z,
+}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+DTYPES = tuple(TOLERANCE)
+
+
+def assert_near(actual: Tensor, expected: Tensor, tolerance: float | None = None) -> None:
+    """Compare relative to the largest entry of ``expected``."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    allowed = TOLERANCE[expected.dtype] if tolerance is None else tolerance
+    largest = expected.abs().max()
+    assert largest > 0, "nothing to compare"
+    error = ((actual - expected).abs().max() / largest).item()
+    assert error <= allowed, f"relative error {error:.3g}"
+
+
+def minibatch(k: int = 0, *, inputs: int = SIZES[0], classes: int = SIZES[-1], dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1000 + k)
+    x = torch.randn(BATCH, inputs, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randint(0, classes, (BATCH,), generator=generator)
+
+
+def rule(name: str = "dtp", **settings: Any) -> RuleOptions:
+    if name != "backprop":
+        settings.setdefault("output_step", 1.5)
+    return RULES[name](**settings)
+
+
+def dense(
+    sizes: Sequence[int] = SIZES,
+    activation: str = "tanh",
+    *,
+    bias: bool = True,
+    inverse: str = "tanh",
+    iterations: int = 1,
+    sigma: Any = 0.3,
+) -> list[LayerOptions]:
+    """Dense layers, the last one linear."""
+    learning = InverseOptions(activation=inverse, iterations=iterations, sigma=sigma)
+    last = len(sizes) - 2
+    return [
+        DenseOptions(
+            units=units, activation="linear" if l == last else activation, bias=bias, inverse=learning
+        )
+        for l, units in enumerate(sizes[1:])
+    ]
+
+
+def build(
+    options: Sequence[LayerOptions],
+    rule_options: RuleOptions,
+    *,
+    forward: OptimizerOptions | None = None,
+    inverse: OptimizerOptions | None = None,
+    seed: int = SEED,
+    delay: int | Sequence[int] = 0,
+    dtype: torch.dtype = torch.float64,
+    inputs: int = SIZES[0],
+    scrambled: bool = True,
+) -> list[Layer]:
+    """Build layers; ``scrambled`` gives every parameter, biases too, a value without structure."""
+    shapes = layer_shapes((inputs,), options)
+    learned = rule_options.build(len(options))
+    optimizers = (forward or SGDOptions(lr=1.0), inverse or SGDOptions(lr=0.1))
+    delays = [delay] * len(options) if isinstance(delay, int) else delay
+    layers = [
+        build_layer(each, l, shapes, learned, optimizers, seed=seed, delay=delays[l - 1], dtype=dtype)
+        for l, each in enumerate(options, 1)
+    ]
+    if scrambled:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in parameters(layers):
+            with torch.no_grad():
+                values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_(0.6 * values)
+    return layers
+
+
+def stages(
+    layers: Sequence[Layer],
+    rule_options: RuleOptions,
+    split: Sequence[int] | None = None,
+    *,
+    seed: int = SEED,
+    delay_power: float = 0.0,
+) -> list[Stage]:
+    """Cut layers into stages of ``split`` layers each, one stage by default."""
+    learned = rule_options.build(len(layers))
+    found, first = [], 0
+    for count in split or [len(layers)]:
+        part = layers[first : first + count]
+        found.append(Stage(part, learned, seed=seed, delay_power=delay_power))
+        first += count
+    assert first == len(layers)
+    return found
+
+
+def exact_step(parts: Sequence[Stage], k: int, x: Tensor, labels: Tensor) -> None:
+    """Run one minibatch alone: F and I upwards, T and U downwards, each boundary crossed by a copy."""
+    h = x
+    for stage in parts:
+        h = stage.forward(k, h.clone(), labels)
+        stage.inverse(k)
+    delta = None
+    for stage in reversed(parts):
+        delta = stage.target(k, None if delta is None else delta.clone())
+        stage.update(k)
+    assert delta is None
+
+
+def parameters(layers: Sequence[Layer]) -> list[nn.Parameter]:
+    return [each for layer in layers for module in layer.modules().values() for each in module.parameters()]
+
+
+def values(layers: Sequence[Layer]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters(layers)]
+
+
+def same_bits(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def noise(layer: int, k: int, iteration: int, like: Tensor, sigma: float, *, phase: str = "both") -> Tensor:
+    """Return the noise that (seed, layer, minibatch, phase, purpose, iteration) stands for."""
+    key = derive_seed(SEED, layer, k, phase, "noise", iteration)
+    generator = torch.Generator().manual_seed(key)
+    return torch.empty_like(like).normal_(0.0, sigma, generator=generator)
+
+
+class Reference:
+    """A dense network and its learning rule, plain SGD, by autograd of the formulas as written.
+
+    Every action takes the layers it is for (1-based, all by default), so any order of actions of any
+    partition can be followed. ``losses`` keeps the last value of each local loss.
+    """
+
+    def __init__(self, layers: Sequence[Layer], options: Sequence[DenseOptions], rule_options: RuleOptions):
+        self.rule, self.options = rule_options, dict(enumerate(options, 1))
+        self.last = len(options)
+        self.forward_rate, self.inverse_rate = 1.0, 0.1
+        self.weights = {
+            (layer.index, side): values_of(module)
+            for layer in layers
+            for side, module in layer.modules().items()
+        }
+        self.h: dict[tuple[int, int], Tensor] = {}
+        self.z: dict[tuple[int, int], Tensor] = {}
+        self.labels: dict[int, Tensor] = {}
+        self.delta: dict[tuple[int, int], Tensor] = {}
+        self.losses: dict[tuple[int, str], Tensor] = {}
+
+    def parameters(self) -> list[Tensor]:
+        """Return all parameters in the order of ``networks.parameters``."""
+        return [each for key in self.weights for each in self.weights[key]]
+
+    def f(self, l: int, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.options[l].activation](self._inner(l, "forward", x))
+
+    def g(self, l: int, y: Tensor) -> Tensor:
+        return ACTIVATIONS[self.options[l].inverse.activation](self._inner(l, "inverse", y))
+
+    def _inner(self, l: int, side: str, x: Tensor) -> Tensor:
+        weight, *bias = self.weights[l, side]
+        z = x @ weight.T
+        return z + bias[0] if bias else z
+
+    def forward(self, k: int, x: Tensor, labels: Tensor, span: Sequence[int] = ()) -> None:
+        self.labels[k] = labels
+        self.h.setdefault((0, k), x)
+        for l in span or self.options:
+            self.z[l, k] = self._inner(l, "forward", self.h[l - 1, k])
+            self.h[l, k] = self.f(l, self.h[l - 1, k])
+
+    def inverse(self, k: int, span: Sequence[int] = ()) -> None:
+        for l in span or self.options:
+            if (l, "inverse") in self.weights:
+                learning = self.options[l].inverse
+                for iteration in range(learning.iterations):
+                    eps = noise(l, k, iteration, self.h[l - 1, k], learning.sigma)
+                    self._descend(
+                        l, "inverse", self.inverse_rate, lambda l, e: self.inverse_loss(l, k, e), eps
+                    )
+
+    def inverse_loss(self, l: int, k: int, eps: Tensor) -> Tensor:
+        noisy = self.h[l - 1, k] + eps
+        return (self.g(l, self.f(l, noisy).detach()) - noisy).square().sum(1).mean()
+
+    def target(self, k: int, span: Sequence[int] = ()) -> None:
+        for l in reversed(span or list(self.options)):
+            if l == self.last:
+                logits = self.h[l, k].clone().requires_grad_()
+                loss = cross_entropy(logits, self.labels[k])
+                self.delta[l, k] = -torch.autograd.grad(loss, logits)[0]
+            if l > 1:
+                self.delta[l - 1, k] = self._below(l, k)
+
+    def _below(self, l: int, k: int) -> Tensor:
+        h_in, h_out, delta = self.h[l - 1, k], self.h[l, k], self.delta[l, k]
+        if l == self.last or self.rule.name == "backprop":
+            step = self.rule.output_step if self.rule.name != "backprop" else 1.0
+            x = h_in.clone().requires_grad_()
+            return step * torch.autograd.grad((self.f(l, x) * delta).sum(), x)[0]
+        if self.rule.name == "tp":
+            return self.g(l, h_out + delta) - h_in
+        return self.g(l, h_out + delta) - self.g(l, h_out)
+
+    def update(self, k: int, span: Sequence[int] = (), rate: float | None = None) -> None:
+        for l in span or self.options:
+            self._descend(l, "forward", self.forward_rate if rate is None else rate, self.forward_loss, k)
+
+    def forward_loss(self, l: int, k: int) -> Tensor:
+        """Return the loss that f_l lowers; its gradient is that of the rule's formula."""
+        h_in, h_out, delta = self.h[l - 1, k], self.h[l, k], self.delta[l, k]
+        stored = self.rule.name != "backprop" and self.rule.stores_jacobian
+        y = self._through_stored(l, k) if stored else self.f(l, h_in)
+        if l == self.last or self.rule.name == "backprop":
+            return -(y * delta).sum()
+        anchor = h_out if self.rule.anchor == "stale" else y.detach()
+        return (y - (anchor + delta).detach()).square().sum(1).mean()
+
+    def _through_stored(self, l: int, k: int) -> Tensor:
+        """Return today's z times the derivative at the z that went out with F: its gradient is 'stored'."""
+        z = self.z[l, k].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(ACTIVATIONS[self.options[l].activation](z).sum(), z)
+        return slope * self._inner(l, "forward", self.h[l - 1, k])
+
+    def _descend(self, l: int, side: str, rate: float, loss_of, argument) -> None:
+        for parameter in self.weights[l, side]:
+            parameter.requires_grad_()
+        loss = loss_of(l, argument)
+        gradients = torch.autograd.grad(loss, self.weights[l, side])
+        self.losses[l, side] = loss.detach()
+        self.weights[l, side] = [
+            parameter.detach() - rate * gradient
+            for parameter, gradient in zip(self.weights[l, side], gradients, strict=True)
+        ]
+
+
+def values_of(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def plain_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
+    """Dense maps, as a user would write them."""
+    width = input_shape[0]
+    return (
+        nn.Sequential(nn.Linear(width, units), nn.Tanh()),
+        nn.Sequential(nn.Linear(units, width), nn.Tanh()),
+    )
+
+
+def normalized_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
+    """Both maps with batch statistics."""
+    width = input_shape[0]
+    return (
+        nn.Sequential(nn.Linear(width, units), nn.BatchNorm1d(units), nn.Tanh()),
+        nn.Sequential(nn.Linear(units, width), nn.BatchNorm1d(width), nn.Tanh()),
+    )
+
+
+def dropout_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
+    """Both maps with random numbers of their own."""
+    width = input_shape[0]
+    return (
+        nn.Sequential(nn.Linear(width, units), nn.Dropout(0.5), nn.Tanh()),
+        nn.Sequential(nn.Linear(units, width), nn.Dropout(0.3)),
+    )
+
+
+def inplace_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
+    """A forward module that overwrites what it is given."""
+    width = input_shape[0]
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(width, units)), nn.Linear(units, width)
+
+
+class Transposed(nn.Module):
+    """A dense map whose weight is stored transposed, so that its memory is not contiguous."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_in, fan_out).t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ self.weight.T)
+
+
+def transposed_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
+    return Transposed(input_shape[0], units), Transposed(units, input_shape[0])
