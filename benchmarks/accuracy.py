@@ -116,7 +116,7 @@ def main() -> None:
         "# Test errors of the core experiments",
         "",
         f"Measured by `benchmarks/accuracy.py` on {platform.machine()} ({platform.system()}), CPU float32, "
-        f"one thread, torch {torch.__version__}. Test error in percent, mean and each seed; the training error "
+        f"one thread, torch {torch.__version__}. Test error in percent, mean and each seed; training error "
         "is the mean over the last epoch, while it was still learning.",
         "",
         "| experiment | config | mean | per seed | training error |",

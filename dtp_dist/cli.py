@@ -7,16 +7,31 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from dtp_dist.errors import ConfigError, DtpDistError
 
+
+class _Interrupted(Exception):  # noqa: N818 - an order, not an error
+    """Ctrl-C or a signal; typer's versions differ in what they make of a KeyboardInterrupt."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(str(error)) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Train deep networks by Difference Target Propagation, layer-parallel.",
     no_args_is_help=True,
     add_completion=False,
@@ -173,7 +188,7 @@ def _guarded() -> int:
         return _say("stopped", 1)
     except DtpDistError as error:
         return _failed(error, error.exit_code)
-    except KeyboardInterrupt as error:
+    except (_Interrupted, KeyboardInterrupt) as error:
         return _say(f"interrupted{f' by {error}' if str(error) else ''}; nothing is left running", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp_dist.checkpoint import write_file
-from dtp_dist.config import Config, load_config
+from dtp_dist.config import Config, parse_config, read_config
 from dtp_dist.errors import CheckpointError, ConfigError
 
 CONFIG, METRICS, RESULT, TRACE = "config.yaml", "metrics.jsonl", "result.json", "trace.json"
@@ -56,22 +56,21 @@ def open_run_dir(path: Path, *, allow_code: bool) -> Config:
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: holds no {CONFIG}, so it is not a run; name the folder of a run")
+    raw = read_config(path / CONFIG)
     if not allow_code:
-        _refuse_code(path / CONFIG)
-    return load_config(path / CONFIG)
+        _refuse_code(path / CONFIG, raw.get("model"))
+    return parse_config(raw)
 
 
-def _refuse_code(path: Path) -> None:
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text())
-        kinds = [str(layer.get("kind")) for layer in raw["model"]["layers"]]
-    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError, ValueError):
-        return  # load_config says what is wrong with it
-    foreign = [kind for kind in kinds if ":" in kind]
-    if foreign:
-        raise ConfigError(f"{path}: would import {foreign[0]!r}; add --allow-code if you trust this run")
+def _refuse_code(path: Path, value: Any) -> None:
+    """Refuse every import path anywhere in the model section, whose interpolations are resolved."""
+    if isinstance(value, dict):
+        kind = value.get("kind")
+        if isinstance(kind, str) and ":" in kind:
+            raise ConfigError(f"{path}: would import {kind!r}; add --allow-code if you trust this run")
+        value = list(value.values())
+    for item in value if isinstance(value, list) else []:
+        _refuse_code(path, item)
 
 
 def write_text(path: Path, text: str) -> None:

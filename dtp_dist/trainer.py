@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from dtp_dist.checkpoint import Manifest, complete_checkpoint, new_checkpoint, r
 from dtp_dist.config import Config, to_yaml
 from dtp_dist.config.check import check
 from dtp_dist.data import Batches
-from dtp_dist.errors import ConfigError, DtpDistError
+from dtp_dist.errors import CheckpointError, ConfigError
 from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors, write_trace
 from dtp_dist.network import load_network
 from dtp_dist.plan import Part, evaluation, parts, total_steps
@@ -131,15 +132,20 @@ class _Run:
                     self._run_part(runtime, part)
                 write_trace(self.run_dir / TRACE, runtime.spans(), runtime.layout)
                 result = self._result(runtime)
-        except (DtpDistError, KeyboardInterrupt) as error:
-            self._event(
-                "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", message=str(error)
-            )
+        except BaseException as error:
+            self._tell_end(error)
             raise
         write_result(self.run_dir, result)
         self._event("finished", weights_sha256=self.sha256)
         assert self.checkpoint is not None
         return Trained(result, load_network(self.config, self.checkpoint))
+
+    def _tell_end(self, error: BaseException) -> None:
+        """Tell that the run ended early and what is left of it; a full disk must not hide the error."""
+        kept = str(self.checkpoint) if self.checkpoint is not None else None
+        name = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(OSError, CheckpointError):
+            self._event(name, message=str(error), run_dir=str(self.run_dir), checkpoint=kept)
 
     def _event(self, name: str, **details: Any) -> None:
         self.monitors.event(self.step, self.epoch + 1, name, **details)

@@ -51,8 +51,17 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: the file is missing or not YAML, a key is unknown, a value is not allowed, or the
             parts do not fit one another; one line that names the key, the value and what is allowed.
     """
+    return parse_config(read_config(source, overrides))
+
+
+def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Raw:
+    """Return what ``load_config`` checks: plain data with overrides in place and interpolations resolved.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or an override can't be set.
+    """
     if isinstance(source, Mapping):
-        return parse_config(_override(dict(source), overrides))
+        return _override(dict(source), overrides)
     path = Path(source)
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path))
@@ -65,7 +74,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         raise ConfigError(f"{path}: is not a configuration; it must have the keys model, rule and optimizer")
     section = require_section(raw, str(path))
     section.setdefault("name", path.stem)
-    return parse_config(_override(section, overrides))
+    return _override(section, overrides)
 
 
 def parse_config(raw: Raw) -> Config:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -77,12 +77,36 @@ def parse_options(cls: type[T], raw: Any, key: str) -> T:
     """
     section = require_section(raw, key)
     try:
-        parsed: T = _adapter(cls).validate_python(section)
+        parsed: T = _adapter(cls).validate_python(_mark_booleans(cls, section))
         return parsed
     except ValidationError as error:
         raise ConfigError(_describe(error.errors(), cls, key)) from None
     except RangeError as error:
         raise range_error(key, error) from None
+
+
+class _Boolean:
+    """True or false where a number is due: pydantic would take it for 1 or 0, this it refuses."""
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def _mark_booleans(hint: Any, value: Any) -> Any:
+    """Return ``value``, with a ``_Boolean`` wherever the type ``hint`` asks for a number."""
+    members = get_args(hint) or (hint,)
+    if isinstance(value, bool):
+        numeric = (int in members or float in members) and bool not in members
+        return _Boolean(value) if numeric else value
+    if isinstance(value, list):
+        return [_mark_booleans(members[0], item) for item in value]
+    if isinstance(value, Mapping) and isinstance(hint, type) and is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return {name: _mark_booleans(hints.get(name), item) for name, item in value.items()}
+    return value
 
 
 def range_error(key: str, error: RangeError) -> ConfigError:
@@ -147,8 +171,6 @@ def _known_names(cls: type[Any], path: list[str]) -> list[str]:
 
 
 def _adapter_field(cls: type[Any], name: str) -> type[Any] | None:
-    from typing import get_type_hints
-
     found = get_type_hints(cls).get(name)
     return found if hasattr(found, "__dataclass_fields__") else None
 

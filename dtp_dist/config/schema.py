@@ -9,6 +9,7 @@ from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import Options, option
 from dtp_dist.algorithm.rules import RuleOptions
+from dtp_dist.data import SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class TrainConfig(Options):
 class DataConfig(Options):
     """The data set and how it is cut into minibatches."""
 
-    name: str = option("digits", doc="digits, mnist, fashion_mnist, cifar10, cifar100 or synthetic")
+    name: str = option("digits", doc="the data set", one_of=tuple(SOURCES))
     root: str = option(
         "data", doc="folder of the data sets, in torchvision's layout; fetched there if missing"
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from dtp_dist.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class Line:
     values: Mapping[str, float] = field(default_factory=dict)
     event: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write ``path`` (no space, no right) into one line that names it.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be written ({error.strerror}); make room and resume") from None
 
 
 class Monitor(ABC):

@@ -32,6 +32,14 @@ def in_words(line: Line) -> str:
     return ", ".join(shown)
 
 
+def _short(line: Line) -> str:
+    """Return what fits beside the bar on a terminal of 80 columns."""
+    values = line.values
+    loss = f"loss {values['train_loss']:.4f}" if "train_loss" in values else ""
+    speed = f"  {values['samples_per_second']:.0f}/s" if "samples_per_second" in values else ""
+    return loss + speed
+
+
 class ConsoleMonitor(Monitor):
     """Progress of ``steps`` minibatches in ``epochs`` epochs."""
 
@@ -42,7 +50,7 @@ class ConsoleMonitor(Monitor):
         if console.is_terminal:
             self._progress = Progress(
                 TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[values]}"),
@@ -55,13 +63,15 @@ class ConsoleMonitor(Monitor):
         """Show the line: epochs always, events always, other values live or every few seconds."""
         place = f"epoch {line.epoch}/{self._epochs}"
         if line.event is not None:
-            if line.event not in ("started", "checkpoint", "finished"):
-                self._console.print(f"{line.event}: {line.details.get('message', '')}", highlight=False)
+            if line.event in ("failed", "interrupted"):
+                kept = line.details.get("checkpoint") or "none yet"
+                text = f"{line.event} at step {line.step}; run in {line.details['run_dir']}"
+                self._console.print(f"{text}, newest checkpoint: {kept}", highlight=False, soft_wrap=True)
             return
         text = in_words(line)
         ends_epoch = "test_error" in line.values or "epoch_seconds" in line.values
         if self._progress is not None:
-            self._progress.update(self._task, completed=line.step, description=place, values=text)
+            self._progress.update(self._task, completed=line.step, description=place, values=_short(line))
         if ends_epoch or (self._progress is None and line.time - self._last >= PLAIN_SECONDS):
             self._last = line.time
             shown = f"{place}  step {line.step}/{self._steps}  {text}  ({line.time:.0f} s)"

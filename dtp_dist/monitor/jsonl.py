@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dtp_dist.monitor.base import Line, Monitor
+from dtp_dist.monitor.base import Line, Monitor, writing
 
 
 class MetricsLog(Monitor):
-    """Appends and flushes each line, so that a killed run keeps what it measured."""
+    """Appends each line at once, so that a killed run keeps what it measured; never leaves half a line."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def write(self, line: Line) -> None:
         """Append the line; ``details`` and values lie beside ``step``, ``epoch`` and ``time``."""
@@ -22,8 +24,19 @@ class MetricsLog(Monitor):
             record["event"] = line.event
         record.update(line.details)
         record.update({name: float(f"{value:.6g}") for name, value in line.values.items()})
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._append((json.dumps(record) + "\n").encode())
+
+    def _append(self, data: bytes) -> None:
+        whole = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(whole)
+                self._file.seek(whole)
+            raise
 
     def close(self) -> None:
         """Close the file."""

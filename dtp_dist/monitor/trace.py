@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dtp_dist.monitor.base import writing
 from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Span
 
@@ -23,7 +24,8 @@ def write_trace(path: Path, stages: Sequence[Sequence[Span]], layout: Layout) ->
     for stage, spans in enumerate(stages):
         events.append(_name(stage, layout.describe(stage)))
         events.extend(_event(stage, span, start) for span in spans)
-    path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+    with writing(path):
+        path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
 
 def _name(stage: int, name: str) -> dict[str, Any]:

@@ -116,8 +116,11 @@ class Executor:
             message = link.receive(minibatch, self._segment.phase)
         return [payload.to(self._device) for payload in message.payloads]
 
-    def _send(self, link: Sender, name: str, message: Message) -> None:
-        with self._timeline.wait(name, message.minibatch):
+    def _send(self, link: Sender, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> None:
+        if link.crosses_processes:
+            payloads = tuple(payload.cpu() for payload in payloads)
+        message = Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
+        with self._timeline.wait(f"send {kind.name.lower()}", minibatch):
             link.send(message)
 
     def _forward(self, minibatch: int) -> None:
@@ -131,8 +134,7 @@ class Executor:
             h = self._stage.forward(minibatch, h, labels)
         if self._links.activation_out is not None:
             top = self._stage.layers[-1].index
-            message = self._message(MessageKind.ACTIVATION, top, minibatch, h, labels)
-            self._send(self._links.activation_out, "send activation", message)
+            self._send(self._links.activation_out, MessageKind.ACTIVATION, top, minibatch, h, labels)
 
     def _inverse(self, minibatch: int) -> None:
         with self._timeline.computing("inverse", minibatch):
@@ -147,15 +149,11 @@ class Executor:
         if self._links.target_out is not None:
             assert below is not None
             under = self._stage.layers[0].index - 1
-            message = self._message(MessageKind.TARGET, under, minibatch, below)
-            self._send(self._links.target_out, "send target", message)
+            self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, below)
 
     def _update(self, minibatch: int) -> None:
         with self._timeline.computing("update", minibatch):
             self._stage.update(minibatch)
-
-    def _message(self, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> Message:
-        return Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
 
 
 def _final_kind(phase: Phase) -> Kind:

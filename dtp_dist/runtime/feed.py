@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches, load
 from dtp_dist.errors import ConfigError
@@ -30,6 +32,9 @@ def load_batches(config: Config) -> dict[str, Batches]:
         text = f"the last layer has {outputs} outputs, but {data.name} has {splits.classes} classes"
         raise ConfigError(f"model.layers.{last}.units: {text}; write {splits.classes}")
     shape = config.model.shape
+    if prod(shape) != prod(splits.shape):
+        text = f"{list(shape)} does not fit the {list(splits.shape)} images of {data.name}"
+        raise ConfigError(f"model.input: {text}; write [{prod(splits.shape)}] or {list(splits.shape)}")
     found = {
         "train": Batches(
             splits.train,

@@ -12,7 +12,7 @@ import torch
 from dtp_dist.checkpoint import FileEntry
 from dtp_dist.config import Config
 from dtp_dist.data import Batches
-from dtp_dist.errors import LinkError, NonFiniteError
+from dtp_dist.errors import DtpDistError, LinkError, NonFiniteError, StageError
 from dtp_dist.messages import LinkIdentity, MessageKind
 from dtp_dist.runtime.base import OnReport, Runtime
 from dtp_dist.runtime.executor import Executor, Links
@@ -56,6 +56,10 @@ class InProcessRuntime(Runtime):
             executor.step()
         except NonFiniteError as error:
             raise worker.locate(error) from error
+        except DtpDistError:
+            raise
+        except Exception as error:
+            raise StageError(f"{worker.where()}: {type(error).__name__}: {error}") from error
         return True
 
     def save(self, directory: Path) -> list[FileEntry]:

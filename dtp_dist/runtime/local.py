@@ -21,6 +21,7 @@ from dtp_dist.data import Batches
 from dtp_dist.errors import DtpDistError, StageError
 from dtp_dist.messages import MessageKind
 from dtp_dist.runtime.base import OnReport, Runtime
+from dtp_dist.runtime.last_seen import LastSeen, new_board
 from dtp_dist.runtime.layout import layout_of
 from dtp_dist.runtime.local_stage import Failure, StageSetup
 from dtp_dist.runtime.segment import Segment, SegmentResult, Span
@@ -37,8 +38,12 @@ class LocalRuntime(Runtime):
         del batches  # the first stage reads the data itself
         self.layout = layout_of(config)
         self._config, self._on_report = config, on_report
+        self._boards: list[LastSeen] = []
         self._supervisor = Supervisor(
-            self.layout, config.parallel.failure_timeout, config.parallel.action_timeout
+            self.layout,
+            config.parallel.failure_timeout,
+            config.parallel.action_timeout,
+            last_seen=lambda stage: self._boards[stage].read(),
         )
         self._sockets = tempfile.mkdtemp(prefix="dtp-dist-")  # mode 0700
         self._run_id = os.urandom(16)
@@ -64,10 +69,11 @@ class LocalRuntime(Runtime):
 
     def _spawn(self, stage: int) -> None:
         mine, theirs = Pipe()
+        board = new_board()
         threads = str(self._config.parallel.threads)
         process = subprocess.Popen(
             [sys.executable, "-m", "dtp_dist.runtime.local_stage", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), board],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is the parent's to handle
             env={
@@ -77,6 +83,7 @@ class LocalRuntime(Runtime):
             },
         )
         theirs.close()
+        self._boards.append(LastSeen(board))
         self._connections.append(mine)
         self._processes.append(process)
         mine.send(
@@ -86,6 +93,7 @@ class LocalRuntime(Runtime):
                 run_id=self._run_id,
                 generation=0,
                 sockets=self._sockets,
+                board=board,
                 heartbeat=self._supervisor.heartbeat,
                 parent=os.getpid(),
                 path=list(sys.path),
@@ -120,7 +128,9 @@ class LocalRuntime(Runtime):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._connections, self._processes = [], []
+        for board in self._boards:
+            board.close()
+        self._connections, self._processes, self._boards = [], [], []
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _call(self, method: str, *arguments: tuple[Any, ...], limit: float | None = None) -> list[Any]:

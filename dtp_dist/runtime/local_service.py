@@ -17,6 +17,7 @@ from dtp_dist.messages import HEADER_BYTES, LinkIdentity, MessageKind
 from dtp_dist.runtime.faults import faults_from_environment
 from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.kernel import die_with_parent
+from dtp_dist.runtime.last_seen import LastSeen
 from dtp_dist.runtime.layout import DTYPES
 from dtp_dist.runtime.local_stage import StageSetup
 from dtp_dist.runtime.segment import Segment, Span, StageSummary
@@ -42,6 +43,7 @@ class StageService:
             lambda report: send("report", report),
             faults_from_environment(),
         )
+        self._worker.timeline.tell = LastSeen(setup.board).write
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._options = LinkOptions(
             timeout=self._config.parallel.action_timeout * self._worker.layout.stages,

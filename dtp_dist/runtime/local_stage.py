@@ -32,6 +32,7 @@ class StageSetup:
     run_id: bytes
     generation: int
     sockets: str
+    board: int
     heartbeat: float
     parent: int
     path: list[str]
@@ -107,4 +108,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from dtp_dist.runtime import local_stage
+
+    local_stage.main()  # not this copy of the module: the parent could not unpickle a failure of __main__'s

@@ -29,6 +29,7 @@ class Supervisor:
         failure_timeout: seconds without one after which a stage is lost.
         action_timeout: seconds that one action may take.
         clock: seconds, monotonic.
+        last_seen: stage -> what it was doing, in words, fresher than its signs of life; "" if unknown.
     """
 
     def __init__(
@@ -37,10 +38,15 @@ class Supervisor:
         failure_timeout: float,
         action_timeout: float,
         clock: Callable[[], float] = time.monotonic,
+        last_seen: Callable[[int], str] = lambda stage: "",
     ) -> None:
         self._layout, self._clock = layout, clock
         self._failure_timeout, self._action_timeout = failure_timeout, action_timeout
+        self._last_seen = last_seen
         self._heard = dict.fromkeys(range(layout.stages), clock())
+        self._told = dict(self._heard)
+        self._owing: list[int] = []
+        self._answered = clock()
         self._status = {
             stage: Status("starting", f"{layout.describe(stage)}, starting", 0.0)
             for stage in range(layout.stages)
@@ -55,11 +61,12 @@ class Supervisor:
         """Note a sign of life."""
         self._heard[stage] = self._clock()
         if status is not None:
-            self._status[stage] = status
+            self._status[stage], self._told[stage] = status, self._heard[stage]
 
     def where(self, stage: int) -> str:
         """Return the last known place of a stage: stage, layers, action, layer, minibatch."""
-        return self._status[stage].where
+        seen = self._last_seen(stage)
+        return f"{self._layout.describe(stage)}, {seen}" if seen else self._status[stage].where
 
     def died(self, stage: int, how: str) -> StageError:
         """Return the error for a stage that has ended."""
@@ -83,12 +90,17 @@ class Supervisor:
             if status.state == "computing" and status.seconds > self._action_timeout:
                 text = f"one action takes longer than {self._action_timeout:g} s (parallel.action_timeout)"
                 raise StageError(f"{status.where}: {text}")
-        self._check_links(owing)
+        self._check_links(owing, now)
 
-    def _check_links(self, owing: list[int]) -> None:
+    def _check_links(self, owing: list[int], now: float) -> None:
+        """Raise if all stages that owe an answer wait, by signs of life from after the last answer."""
+        if owing != self._owing:
+            self._owing, self._answered = owing, now
         waiting = [self._status[stage] for stage in owing]
-        if len(owing) < 2 or any(status.state != "waiting" for status in waiting):
+        if not owing or any(status.state != "waiting" for status in waiting):
             return
+        if min(self._told[stage] for stage in owing) <= self._answered + self.heartbeat:
+            return  # what was seen before the last answer may be over
         if min(status.seconds for status in waiting) > self._failure_timeout:
             places = "; ".join(status.where for status in waiting)
             raise LinkError(f"a message was lost: all stages wait for one: {places}")

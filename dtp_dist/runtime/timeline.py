@@ -12,6 +12,13 @@ from dtp_dist.runtime.segment import Span
 SPANS_PER_MINIBATCH = 8
 
 
+def in_words(state: str, name: str, minibatch: int) -> str:
+    """Return e.g. "update, minibatch 20"; an idle stage's minibatch is its last."""
+    if state == "idle":
+        return "idle" if minibatch < 0 else f"idle after minibatch {minibatch}"
+    return f"{name}, minibatch {minibatch}"
+
+
 class Timeline:
     """A stage's own record; ``now`` says what it is doing for whoever watches it."""
 
@@ -22,11 +29,14 @@ class Timeline:
         self.now: tuple[str, str, int, float] = ("idle", "", -1, clock())
         self._spans: deque[Span] = deque(maxlen=keep_minibatches * SPANS_PER_MINIBATCH)
         self.keeps_spans = False
+        self.tell: Callable[[str], None] | None = None  # called with every mark, in words
 
     def mark(self, state: str, name: str, minibatch: int) -> float:
         """Say that the stage is now in ``state`` (computing, waiting, idle); returns the time."""
         start = self.clock()
         self.now = (state, name, minibatch, start)
+        if self.tell is not None:
+            self.tell(in_words(state, name, minibatch))
         return start
 
     @contextmanager

@@ -19,9 +19,16 @@ from dtp_dist.errors import NonFiniteError
 from dtp_dist.runtime.executor import BeforeAction, Executor, Links, Source
 from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
 from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
-from dtp_dist.runtime.timeline import Timeline
+from dtp_dist.runtime.timeline import Timeline, in_words
+from dtp_dist.schedule import Action, Kind
 
 OUTPUT_NAMES = ("loss", "error")
+ACTION_NAMES = {
+    Kind.FORWARD: "forward",
+    Kind.INVERSE: "inverse",
+    Kind.TARGET: "target",
+    Kind.UPDATE: "update",
+}
 
 
 class StageWorker:
@@ -85,7 +92,7 @@ class StageWorker:
             self.timeline,
             source=self._source(segment),
             done=self._done,
-            before=self._before,
+            before=self._inject if self._before is not None else None,
             device=self.device,
         )
         return self._executor
@@ -95,7 +102,7 @@ class StageWorker:
         assert self._executor is not None
         assert self._executor.finished
         self._total.merge(self.stage.meter.take())
-        self.timeline.mark("idle", "", -1)
+        self.timeline.mark("idle", "", self.timeline.now[2])
         busy, waiting, sent = self._start
         means = self._total.means()
         return StageSummary(
@@ -109,11 +116,9 @@ class StageWorker:
     def where(self) -> str:
         """Return stage, action, layer and minibatch of what is going on, in words."""
         state, name, minibatch, _ = self.timeline.now
-        layer, _ = self.stage.now
-        if state == "idle":
-            return f"{self.layout.describe(self.index)}, idle"
-        place = f"{name}, layer {layer}" if state == "computing" else name
-        return f"{self.layout.describe(self.index)}, {place}, minibatch {minibatch}"
+        if state == "computing" and name != "data":
+            name = f"{name}, layer {self.stage.now[0]}"
+        return f"{self.layout.describe(self.index)}, {in_words(state, name, minibatch)}"
 
     def locate(self, error: NonFiniteError) -> NonFiniteError:
         """Return the error with this stage in front."""
@@ -132,6 +137,12 @@ class StageWorker:
     def spans(self) -> list[Span]:
         """Return the stage's last actions and waits."""
         return self.timeline.spans()
+
+    def _inject(self, action: Action) -> None:
+        """Call ``before`` as if the action had begun, so that a fault happens in its place."""
+        assert self._before is not None
+        self.timeline.mark("computing", ACTION_NAMES[action.kind], action.minibatch)
+        self._before(action)
 
     def _source(self, segment: Segment) -> Source | None:
         if self._batches is None:

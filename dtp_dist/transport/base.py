@@ -19,7 +19,12 @@ POLL_SLICE = 0.1
 
 
 class Sender(ABC):
-    """The sending end. `bytes_sent` and `messages` count what was sent, headers included, HELLO left out."""
+    """The sending end. `bytes_sent` and `messages` count what was sent, headers included, HELLO left out.
+
+    `crosses_processes` says whether tensors must lie in the host's memory to be sent.
+    """
+
+    crosses_processes: bool = True
 
     def __init__(self, identity: LinkIdentity) -> None:
         self.identity = identity

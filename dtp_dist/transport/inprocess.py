@@ -20,6 +20,8 @@ def inprocess_pair(
 class InProcessSender(Sender):
     """The sending end; the tensors pass through as they are, not copied."""
 
+    crosses_processes = False
+
     def __init__(self, identity: LinkIdentity, queue: deque[Message], capacity: int | None) -> None:
         super().__init__(identity)
         self._queue = queue

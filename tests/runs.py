@@ -1,0 +1,190 @@
+"""What the tests of whole runs share: a small network, the command line as typed, a look at what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from dtp_dist import load_config
+from dtp_dist.config import Config
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": {
+        "input": [64],
+        "defaults": {"activation": "tanh", "inverse": {"activation": "tanh", "iterations": 1, "sigma": 0.36}},
+        "layers": [
+            {"kind": "dense", "units": 32, "repeat": 4},
+            {"kind": "dense", "units": 10, "activation": "linear"},
+        ],
+    },
+    "rule": {"name": "dtp"},
+    "optimizer": {
+        "forward": {"name": "adam", "lr": 1.0e-3},
+        "inverse": {"name": "adam", "lr": 1.0e-3},
+    },
+    "train": {"epochs": 1},
+    "data": {"name": "digits", "batch_size": 40},
+    "monitor": {"every": 10},
+}
+"""Digits, 64-4x32-10: 1200 examples make 30 minibatches of 40 an epoch."""
+
+LOCAL = ("parallel.runtime=local", "parallel.stages=2")
+ENDLESS = ("train.epochs=100000", "train.checkpoint_every=50", "train.evaluate_every=0")
+PATIENCE = 120.0
+"""Seconds for what must happen but may be slow on a busy machine."""
+
+
+def small(**sections: Any) -> dict[str, Any]:
+    """Return a copy of SMALL with whole sections replaced."""
+    return {**deepcopy(SMALL), **sections}
+
+
+def small_config(*overrides: str) -> Config:
+    return load_config(small(), overrides)
+
+
+def write_config(folder: Path, raw: Mapping[str, Any] = SMALL, name: str = "small.yaml") -> Path:
+    path = folder / name
+    path.write_text(yaml.safe_dump(dict(raw)))
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "dtp_dist", *map(str, arguments)]
+
+
+def run_cli(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "300", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+
+
+def the_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a failed command said, which must be one line and no traceback."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return lines[0]
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl, every one of which must be whole."""
+    text = (run_dir / "metrics.jsonl").read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    return found
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until ``true()`` and return the seconds it took."""
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds, f"{what}: not within {seconds:g} s"
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+class LiveRun:
+    """``dtp-dist train`` under way, with a temporary directory of its own, so that leftovers show.
+
+    ``temporary`` must have a short path: the sockets' names have a limit of about a hundred bytes.
+    """
+
+    def __init__(
+        self, folder: Path, temporary: Path, *overrides: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.run_dir, self.temporary = folder / "run", temporary
+        config = folder / "small.yaml"
+        if not config.exists():
+            write_config(folder)
+        self.process = subprocess.Popen(
+            command("train", config, f"run_dir={self.run_dir}", *overrides),
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(temporary), **(env or {})},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_heed_ctrl_c,
+        )
+        self.seen: set[psutil.Process] = set()
+
+    def stages(self) -> list[psutil.Process]:
+        """Return the processes under the run's own; they are remembered for ``wait_for_nothing_left``."""
+        try:
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        self.seen |= set(found)
+        return sorted(found, key=lambda each: each.create_time())
+
+    def wait_for_stages(self, count: int) -> None:
+        wait_until(lambda: self._alive() and len(self.stages()) == count, PATIENCE, f"{count} processes")
+
+    def wait_for_event(self, name: str) -> dict[str, Any]:
+        """Wait until the run has told of an event, and return its line."""
+        wait_until(lambda: self._alive() and bool(self._events(name)), PATIENCE, f"event {name}")
+        self.stages()
+        return self._events(name)[0]
+
+    def _alive(self) -> bool:
+        assert self.process.poll() is None or self.process.communicate()[1] == ""
+        return True
+
+    def _events(self, name: str) -> list[dict[str, Any]]:
+        try:
+            text = (self.run_dir / "metrics.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind("\n") + 1]
+        return [line for line in map(json.loads, whole.splitlines()) if line.get("event") == name]
+
+    def wait_for_end(self, seconds: float = PATIENCE) -> tuple[int, str]:
+        """Return the exit code and what was written on stderr."""
+        _, said = self.process.communicate(timeout=seconds)
+        return self.process.returncode, said
+
+    def left(self) -> list[str]:
+        """Return what is left of the run: living processes and socket directories."""
+        alive = [str(each) for each in self.seen if each.is_running() and each.status() != "zombie"]
+        return alive + [str(path) for path in self.temporary.glob("dtp-dist-*")]
+
+    def wait_for_nothing_left(self, seconds: float = 10.0) -> None:
+        wait_until(lambda: not self.left(), seconds, f"left over: {self.left()}")
+
+    def close(self) -> None:
+        for each in (*self.stages(), *self.seen):
+            if each.is_running():
+                each.kill()
+        self.process.kill()
+        self.process.communicate()
+
+
+def _heed_ctrl_c() -> None:
+    """Undo what a shell does to a background job, so that the run can be interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
