@@ -66,7 +66,9 @@ class ConsoleMonitor(Monitor):
             if line.event in ("failed", "interrupted"):
                 kept = line.details.get("checkpoint") or "none yet"
                 text = f"{line.event} at step {line.step}; run in {line.details['run_dir']}"
-                self._console.print(f"{text}, newest checkpoint: {kept}", highlight=False, soft_wrap=True)
+                self._console.print(
+                    f"{text}, newest checkpoint: {kept}", highlight=False, soft_wrap=True, markup=False
+                )
             return
         text = in_words(line)
         ends_epoch = "test_error" in line.values or "epoch_seconds" in line.values
@@ -75,7 +77,7 @@ class ConsoleMonitor(Monitor):
         if ends_epoch or (self._progress is None and line.time - self._last >= PLAIN_SECONDS):
             self._last = line.time
             shown = f"{place}  step {line.step}/{self._steps}  {text}  ({line.time:.0f} s)"
-            self._console.print(shown, highlight=False, soft_wrap=True)
+            self._console.print(shown, highlight=False, soft_wrap=True, markup=False)
 
     def close(self) -> None:
         """End the live line."""

@@ -41,7 +41,7 @@ class TensorBoardLog(Monitor):
         ]
         if line.event is not None:
             details = ", ".join(f"{name}: {value}" for name, value in line.details.items())
-            summaries.append(_text("events/text_summary", f"{line.event}: {details}"))
+            summaries.append(_text("events", f"{line.event}: {details}"))
         self._add([Event(wall_time=time.time(), step=step, summary=each) for each in summaries])
 
     def _add(self, events: Sequence[Any]) -> None:

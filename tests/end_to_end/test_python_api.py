@@ -1,0 +1,164 @@
+"""The package from Python: ``load_config`` and ``train``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dtp_dist
+from dtp_dist import load_config, train
+from dtp_dist.algorithm.state import weights_sha256
+from dtp_dist.checkpoint import newest_checkpoint, read_layers
+from dtp_dist.errors import ConfigError
+from dtp_dist.monitor.base import Line, Monitor
+from dtp_dist.network import evaluate, state_dict_of
+from dtp_dist.runtime.feed import load_batches
+from runs import PATIENCE, read_metrics, read_result, small, small_config, write_config
+
+
+def test_what_the_package_offers():
+    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "train"}
+    assert all(hasattr(dtp_dist, name) for name in dtp_dist.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = dtp_dist.nonsense
+
+
+def test_train_returns_the_result_and_the_network(tmp_path):
+    config = small_config(f"run_dir={tmp_path / 'run'}", "train.epochs=3", "optimizer.forward.lr=0.003")
+    result, network = train(config)
+    assert result == read_result(tmp_path / "run")
+    assert list(network.state_dict()) == [
+        f"{2 * index}.{name}" for index in range(5) for name in ("weight", "bias")
+    ]
+    assert isinstance(network, nn.Sequential)
+    assert not network.training
+    loss, error = evaluate(network, load_batches(config)["test"])
+    assert error == pytest.approx(result["test_error"], abs=1e-4)
+    assert error < 60, "it does not learn"
+    assert loss > 0
+
+
+def test_the_hash_is_of_the_checkpoint_and_the_network_is_its_forward_half(tmp_path):
+    result, network = train(small_config(f"run_dir={tmp_path / 'run'}", "train.max_steps=4"))
+    folder, manifest = newest_checkpoint(tmp_path / "run")
+    states = list(read_layers(folder, 5))
+    assert weights_sha256(states) == result["weights_sha256"]
+    assert (manifest.step, manifest.epoch, manifest.seed) == (4, 0, 0)
+    weights = state_dict_of(network)
+    for index, state in enumerate(states):
+        assert torch.equal(weights[f"{2 * index}.weight"], state["forward.weight"])
+        assert ("inverse.weight" in state) == (index in (1, 2, 3))
+
+
+class Listener(Monitor):
+    def __init__(self, steps: int, epochs: int) -> None:
+        self.due, self.lines, self.closed = (steps, epochs), list[Line](), 0
+
+    def write(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_monitor_of_ones_own_hears_every_line(tmp_path):
+    made: list[Listener] = []
+
+    def make(steps: int, epochs: int) -> Listener:
+        made.append(Listener(steps, epochs))
+        return made[-1]
+
+    train(small_config(f"run_dir={tmp_path / 'run'}", "train.epochs=2"), watch=[make])
+    [listener] = made
+    assert listener.due == (60, 2)
+    assert listener.closed == 1
+    written = read_metrics(tmp_path / "run")
+    assert [(line.step, line.event) for line in listener.lines] == [
+        (line["step"], line.get("event")) for line in written
+    ]
+
+
+INSTANCES = {
+    "input": [64],
+    "layers": [
+        {"kind": "instance"},
+        {"kind": "instance"},
+        {"kind": "dense", "units": 10, "activation": "linear"},
+    ],
+}
+
+
+def pairs() -> dict[int, tuple[nn.Module, nn.Module | None]]:
+    torch.manual_seed(0)
+    return {
+        1: (nn.Sequential(nn.Linear(64, 24), nn.Tanh()), None),
+        2: (nn.Sequential(nn.Linear(24, 16), nn.Tanh()), nn.Linear(16, 24)),
+    }
+
+
+def test_modules_of_ones_own_are_trained_in_process(tmp_path):
+    raw = small(model=INSTANCES)
+    hashes = set()
+    for stages in (1, 3):
+        given = pairs()
+        before = given[1][0][0].weight.detach().clone()
+        config = load_config(raw, [f"run_dir={tmp_path / str(stages)}", f"parallel.stages={stages}"])
+        result, network = train(config, modules=given)
+        hashes.add(result["weights_sha256"])
+        assert not torch.equal(before, given[1][0][0].weight)
+        assert network[0](torch.ones(2, 64)).shape[0] == 2
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ({}, r"model.layers.1.kind: an instance needs train\(config, modules="),
+        ({1: pairs()[1]}, "model.layers.2.kind: an instance needs"),
+        ({**pairs(), 3: (nn.Linear(16, 10), None)}, "modules: layer 3 is not of kind instance"),
+        ({**pairs(), 2: (nn.Linear(24, 16), None)}, "model.layers.2.kind: .* needs an inverse of layer 2"),
+        ({**pairs(), 2: (nn.Linear(23, 16), nn.Linear(16, 23))}, r"model.layers.2.kind: the forward module"),
+        ({**pairs(), 2: (nn.Linear(24, 16), nn.Linear(16, 25))}, r"model.layers.2.kind: the inverse gives"),
+    ],
+)
+def test_modules_that_do_not_fit_are_refused_before_anything_starts(tmp_path, modules, words):
+    config = load_config(small(model=INSTANCES), [f"run_dir={tmp_path / 'run'}"])
+    with pytest.raises(ConfigError, match=words):
+        train(config, modules=modules)
+    assert not (tmp_path / "run").exists()
+
+
+def test_instances_run_in_process_only():
+    with pytest.raises(ConfigError, match=r"model.layers.1.kind: .* parallel.runtime=inprocess"):
+        load_config(small(model=INSTANCES), ["parallel.runtime=local"])
+
+
+SCRIPT = """
+from dtp_dist import load_config, train
+
+print("script")
+config = load_config("small.yaml", ["run_dir=run", "parallel.runtime=local", "parallel.stages=2"])
+result, network = train(config)
+print(result["runtime"], type(network).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_trains_in_processes(tmp_path: Path):
+    write_config(tmp_path)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["script", "local Sequential", ""]

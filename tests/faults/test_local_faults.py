@@ -1,0 +1,233 @@
+"""Faults of the local runtime: the run ends within seconds, says where and why, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dtp_dist.checkpoint import newest_checkpoint
+from runs import ENDLESS, LOCAL, LiveRun, read_metrics, run_cli, small, the_line, write_config
+
+pytestmark = pytest.mark.slow
+LIMIT = 10.0
+LAYERS = {0: r"stage 0 \(layers 1-2\)", 1: r"stage 1 \(layers 3-5\)"}
+
+Start = Callable[..., LiveRun]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="t-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start(tmp_path: Path, temporary: Path) -> Iterator[Start]:
+    started: list[LiveRun] = []
+
+    def begin(*overrides: str, **env: str) -> LiveRun:
+        started.append(LiveRun(tmp_path, temporary, *LOCAL, *overrides, env=env))
+        return started[-1]
+
+    yield begin
+    for run in started:
+        run.close()
+
+
+def assert_ended(run: LiveRun, since: float, event: str) -> str:
+    """Assert that the run ended by itself within the limit with all that is promised; return its line."""
+    code, said = run.wait_for_end(since + LIMIT - time.monotonic())
+    run.wait_for_nothing_left(since + LIMIT - time.monotonic())
+    assert code == 1
+    assert len(said.splitlines()) == 1, said
+    assert "Traceback" not in said
+    assert read_metrics(run.run_dir)[-1]["event"] == event
+    return said
+
+
+def assert_checkpoint_kept(run: LiveRun) -> None:
+    _, manifest = newest_checkpoint(run.run_dir)
+    assert manifest.step > 0
+    assert manifest.step % 50 == 0 or manifest.step % 30 == 0
+
+
+def process_of(run: LiveRun, stage: int) -> psutil.Process:
+    run.wait_for_event("checkpoint")
+    return psutil.Process(run.wait_for_event("started")["processes"][stage])
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_kill_9_of_a_stage_ends_the_run_and_names_the_place(start, stage):
+    run = start(*ENDLESS)
+    victim = process_of(run, stage)
+    since = time.monotonic()
+    victim.kill()
+    said = assert_ended(run, since, "failed")
+    assert "SIGKILL" in said
+    assert re.search(LAYERS[stage] + r", .+ minibatch \d+", said), said
+    assert_checkpoint_kept(run)
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        (
+            "stage=0 minibatch=70 action=I do=kill",
+            r"stage 0 was lost: .*\(layers 1-2\), inverse, minibatch 70$",
+        ),
+        (
+            "stage=1 minibatch=70 action=T do=raise",
+            r"\(layers 3-5\), target, layer \d, minibatch 70: Runtime",
+        ),
+    ],
+)
+def test_a_fault_is_named_by_the_very_action_and_minibatch(start, fault, place):
+    """Not by the last sign of life, which may be a second older."""
+    run = start(*ENDLESS, "parallel.in_flight=2", DTP_DIST_FAULT=fault)
+    code, said = run.wait_for_end()
+    assert code == 1
+    assert re.search(place, said.strip()), said
+    run.wait_for_nothing_left()
+    assert read_metrics(run.run_dir)[-1]["event"] == "failed"
+    assert newest_checkpoint(run.run_dir)[1].step == 50
+
+
+def test_a_frozen_stage_is_lost_after_failure_timeout(start):
+    run = start(*ENDLESS, "parallel.failure_timeout=3")
+    victim = process_of(run, 1)
+    since = time.monotonic()
+    victim.suspend()
+    said = assert_ended(run, since, "failed")
+    assert "parallel.failure_timeout" in said
+    assert re.search(LAYERS[1] + r", .+ minibatch \d+", said), said
+    assert_checkpoint_kept(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_code_1_and_says_so(start, number):
+    """typer made code 130 of Ctrl-C, which was dropped: an interrupted run ended with code 0, silently."""
+    run = start(*ENDLESS)
+    run.wait_for_event("checkpoint")
+    since = time.monotonic()
+    run.process.send_signal(number)
+    said = assert_ended(run, since, "interrupted")
+    assert said.startswith("interrupted")
+    assert_checkpoint_kept(run)
+
+
+def test_ctrl_c_while_the_stages_start_leaves_nothing(start):
+    run = start(*ENDLESS)
+    run.wait_for_stages(2)
+    since = time.monotonic()
+    run.process.send_signal(signal.SIGINT)
+    assert assert_ended(run, since, "interrupted").startswith("interrupted")
+
+
+def test_kill_9_of_the_parent_ends_its_stages(start):
+    run = start(*ENDLESS)
+    run.wait_for_event("checkpoint")
+    run.process.kill()
+    run.wait_for_nothing_left(LIMIT)
+    read_metrics(run.run_dir)
+    assert_checkpoint_kept(run)
+
+
+def test_kill_9_of_the_parent_while_the_stages_start_ends_them(start):
+    run = start(*ENDLESS)
+    run.wait_for_stages(2)
+    run.process.kill()
+    run.wait_for_nothing_left(LIMIT)
+
+
+def test_kill_9_of_the_parent_ends_a_frozen_stage_too(start):
+    run = start(*ENDLESS, "parallel.failure_timeout=100")
+    victim = process_of(run, 0)
+    victim.suspend()
+    run.process.kill()
+    run.wait_for_nothing_left(LIMIT)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before(start):
+    rate = "{schedule: step, start: 1.0e-3, factor: 1.0e+33, every: 25, unit: minibatch}"
+    run = start(f"optimizer.forward.lr={rate}", "train.checkpoint_every=20")
+    code, said = run.wait_for_end()
+    assert code == 1
+    assert re.match(
+        r"error: stage \d \(layers \d-\d\), layer \d, minibatch 2\d: the .* is (nan|inf)", said
+    ), said
+    assert len(said.splitlines()) == 1
+    run.wait_for_nothing_left()
+    assert read_metrics(run.run_dir)[-1]["event"] == "failed"
+    assert newest_checkpoint(run.run_dir)[1].step == 20
+
+
+CHILD_ONLY = """
+import os, sys
+from torch import nn
+
+def layer(input_shape, deed):
+    if "local_stage" in " ".join(sys.orig_argv):
+        if deed == "raise":
+            raise OSError("no such device here")
+        os._exit(7)
+    return nn.Linear(input_shape[0], 32), nn.Linear(32, input_shape[0])
+"""
+
+
+@pytest.mark.parametrize(("deed", "words"), [("raise", "no such device here"), ("exit", "exit code 7")])
+def test_a_stage_that_can_not_start_ends_the_run(start, tmp_path, deed, words):
+    (tmp_path / "child_only.py").write_text(CHILD_ONLY)
+    layers = [
+        {"kind": "dense", "units": 32},
+        {"kind": "child_only:layer", "args": {"deed": deed}},
+        {"kind": "dense", "units": 10, "activation": "linear"},
+    ]
+    write_config(tmp_path, small(model={"input": [64], "layers": layers}))
+    run = start()
+    code, said = run.wait_for_end()
+    assert code in (1, 2)
+    assert words in said
+    assert len(said.splitlines()) == 1
+    run.wait_for_nothing_left()
+    assert read_metrics(run.run_dir)[-1]["event"] == "failed"
+
+
+def limit_files(size: int) -> Callable[[], None]:
+    """Return what makes every write beyond ``size`` bytes of a file fail, as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_under_a_checkpoint_is_one_line_and_the_one_before_stays(start):
+    run = start(*ENDLESS)
+    for stage in (0, 1):
+        resource.prlimit(process_of(run, stage).pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    said = assert_ended(run, time.monotonic(), "failed")
+    assert re.match(r"error: .*layer-00\d.safetensors: can't be written \(File too large\)", said), said
+    assert_checkpoint_kept(run)
+
+
+@pytest.mark.parametrize(("board", "named"), [("false", "metrics.jsonl"), ("true", "events.out.tfevents")])
+def test_a_full_disk_under_the_metrics_is_one_line_that_names_the_file(tmp_path, board, named):
+    """TensorBoard's own writer printed a traceback from its thread, and the line named no file."""
+    run_dir = tmp_path / "run"
+    overrides = ("monitor.every=1", f"monitor.tensorboard={board}", f"run_dir={run_dir}")
+    done = run_cli(
+        *("train", write_config(tmp_path), *overrides), cwd=tmp_path, preexec_fn=limit_files(6_000)
+    )
+    assert done.returncode == 1
+    line = the_line(done)
+    assert named in line
+    assert "can't be written (File too large)" in line
+    assert read_metrics(run_dir)[0]["event"] == "started"
+    assert os.path.getsize(run_dir / "metrics.jsonl") <= 6_000

@@ -1,0 +1,208 @@
+"""What is told of a run: lines, files, the trace."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dtp_dist.errors import CheckpointError
+from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors, write_trace
+from dtp_dist.monitor.base import Line
+from dtp_dist.monitor.console import ConsoleMonitor, in_words
+from dtp_dist.monitor.tensorboard import TensorBoardLog
+from dtp_dist.runtime.layout import Layout
+from dtp_dist.runtime.segment import Report, Segment, Span
+from dtp_dist.schedule import Phase
+
+BOTH = Segment(Phase.BOTH, "train", 1, 30, 30, 0)
+INVERSE = Segment(Phase.INVERSE, "train", 1, 30, 30, 0)
+
+
+class Listener(Monitor):
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.closed = 0
+
+    def write(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_all_monitors_hear_every_line_in_order(listener):
+    other = Listener()
+    monitors = Monitors([listener, other])
+    monitors.values(3, 1, {"train_loss": 1.5})
+    monitors.event(4, 2, "checkpoint", path="x")
+    monitors.close()
+    assert listener.lines == other.lines
+    assert [(line.step, line.epoch, line.event) for line in other.lines] == [
+        (3, 1, None),
+        (4, 2, "checkpoint"),
+    ]
+    assert 0 <= listener.lines[0].time <= listener.lines[1].time <= monitors.seconds
+    assert listener.closed == other.closed == 1
+
+
+def test_a_line_is_told_when_every_stage_has_reported(listener):
+    collector = Collector(Monitors([listener]), 2, 40)
+    collector.begin(30)
+    collector.report(Report(1, BOTH, 39, {"loss": 0.5, "error": 12.0, "layer/3/forward_loss": 0.1}))
+    assert listener.lines == []
+    collector.report(Report(1, BOTH, 49, {"loss": 0.25}))
+    collector.report(Report(0, BOTH, 39, {"layer/1/forward_loss": 0.2}))
+    [line] = listener.lines
+    assert (line.step, line.epoch) == (40, 2)
+    assert line.values["train_loss"] == 0.5
+    assert line.values["train_error"] == 12.0
+    assert {"layer/1/forward_loss", "layer/3/forward_loss", "samples_per_second"} <= set(line.values)
+    collector.report(Report(0, BOTH, 49, {}))
+    assert [line.step for line in listener.lines] == [40, 50]
+
+
+def test_an_inverse_pass_is_told_at_the_step_before_it_with_its_own_minibatch(listener):
+    """No forward update is done in it, so the run's step stands still."""
+    collector = Collector(Monitors([listener]), 1, 40)
+    collector.report(Report(0, INVERSE, 39, {"layer/2/inverse_loss": 0.5}))
+    [line] = listener.lines
+    assert (line.step, line.epoch) == (30, 2)
+    assert line.details == {"minibatch": 40, "phase": "inverse"}
+    assert in_words(line) == "inverse pass, minibatch 40, mean inverse loss 0.5000"
+
+
+def test_a_line_of_metrics_is_one_json_object(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(Line(10, 1, 0.12345, {"train_loss": 1 / 3}))
+    log.write(Line(10, 1, 2.0, {}, "checkpoint", {"path": "a\nb", "sizes": [1, 2]}))
+    log.write(Line(10, 1, 2.0, {"x": 1.0}, None, {"minibatch": 11, "phase": "inverse"}))
+    assert read(tmp_path / "metrics.jsonl") == [
+        {"step": 10, "epoch": 1, "time": 0.123, "train_loss": 0.333333},
+        {"step": 10, "epoch": 1, "time": 2.0, "event": "checkpoint", "path": "a\nb", "sizes": [1, 2]},
+        {"step": 10, "epoch": 1, "time": 2.0, "minibatch": 11, "phase": "inverse", "x": 1.0},
+    ], "each line is there before the file is closed"
+    log.close()
+    log.close()
+
+
+def test_metrics_of_an_earlier_driver_are_kept(tmp_path):
+    for step in (1, 2):
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.write(Line(step, 1, 0.0, {"x": 1.0}))
+        log.close()
+    assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+class HalfFull:
+    """A file that takes ``room`` more bytes, as on a full disk."""
+
+    def __init__(self, file: io.RawIOBase, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        written = self.file.write(data[: self.room])
+        assert written is not None
+        self.room -= written
+        return written
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+    """Half a line at the end made the file no valid JSON."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.write(Line(1, 1, 0.0, {"x": 1.0}))
+    file = log._file
+    monkeypatch.setattr(log, "_file", HalfFull(file, 10))
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: can't be written \(No space left on device\)"):
+        log.write(Line(2, 1, 0.0, {"x": 1.0}))
+    monkeypatch.setattr(log, "_file", file)
+    assert [line["step"] for line in read(path)] == [1]
+    log.write(Line(3, 1, 0.0, {"x": 1.0}))
+    assert [line["step"] for line in read(path)] == [1, 3]
+
+
+def test_tensorboard_has_scalars_by_group_and_events_as_text(tmp_path):
+    log = TensorBoardLog(tmp_path)
+    log.write(Line(10, 1, 0.0, {"train_loss": 0.5, "layer/2/inverse_loss": 3.0}))
+    log.write(Line(30, 2, 0.0, {"layer/2/inverse_loss": 2.0}, None, {"minibatch": 40, "phase": "inverse"}))
+    log.write(Line(30, 2, 0.0, {}, "checkpoint", {"path": "x"}))
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) == {"learning/train_loss", "layer/2/inverse_loss"}
+    assert [(each.step, each.value) for each in board.Scalars("layer/2/inverse_loss")] == [
+        (10, 3.0),
+        (40, 2.0),
+    ]
+    [text] = board.Tensors("events/text_summary")
+    assert text.tensor_proto.string_val[0] == b"checkpoint: path: x"
+    log.close()
+    log.close()
+
+
+def test_the_trace_has_a_named_row_a_stage(tmp_path):
+    spans = [
+        [Span("forward", 3, 10.0, 10.5), Span("send activation", 3, 10.5, 10.6)],
+        [Span("wait for activation", 3, 10.0, 10.6)],
+    ]
+    path = tmp_path / "trace.json"
+    write_trace(path, spans, Layout((2, 1), 1))
+    events = json.loads(path.read_text())["traceEvents"]
+    assert [event["args"]["name"] for event in events if event["ph"] == "M"] == [
+        "stage 0 (layers 1-2)",
+        "stage 1 (layer 3)",
+    ]
+    rest = [event for event in events if event["ph"] == "X"]
+    assert [(event["tid"], event["name"], event["cat"]) for event in rest] == [
+        (0, "forward", "action"),
+        (0, "send activation", "wait"),
+        (1, "wait for activation", "wait"),
+    ]
+    assert (rest[1]["ts"], rest[1]["dur"]) == (500000.0, pytest.approx(100000.0))
+
+
+def test_a_trace_of_nothing_is_valid(tmp_path):
+    write_trace(tmp_path / "trace.json", [[]], Layout((2,), 1))
+    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 1
+
+
+def test_a_trace_that_can_not_be_written_is_one_line(tmp_path):
+    with pytest.raises(CheckpointError, match=r"trace.json: can't be written"):
+        write_trace(tmp_path / "missing" / "trace.json", [[]], Layout((2,), 1))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_console_shows_epochs_and_survives_any_message(terminal):
+    """A message with brackets was read as markup, and one with [/x] ended in an error of its own."""
+    shown = io.StringIO()
+    console = ConsoleMonitor(Console(file=shown, force_terminal=terminal, width=200), 60, 2)
+    console.write(Line(0, 1, 0.0, {}, "started", {"stages": ["stage 0"]}))
+    console.write(Line(10, 1, 1.0, {"train_loss": 0.5}))
+    console.write(Line(30, 1, 2.0, {"train_loss": 0.25, "test_error": 9.0, "samples_per_second": 100.0}))
+    message = "bad [/x] [red]thing[/red]"
+    details = {"message": message, "run_dir": "runs/[/x]", "checkpoint": "[/x]"}
+    for event in ("failed", "interrupted", "checkpoint", "finished"):
+        console.write(Line(30, 1, 3.0, {}, event, details))
+    console.close()
+    console.close()
+    assert "epoch 1/2" in shown.getvalue()
+    assert "test error 9.00 %" in shown.getvalue()
+    assert "runs/[/x]" in shown.getvalue()
