@@ -9,8 +9,12 @@ from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.rules import Rule
 
-OPTIMIZER_WORK = 200.0
-"""Floating-point operations that one optimizer step costs per parameter, in time: it is bound by memory."""
+OPTIMIZER_WORK, ELEMENT_WORK, CALL_WORK = 120.0, 200.0, 3e6
+"""What else takes time, as floating-point operations of a matrix product that would take as long.
+
+An optimizer's step per parameter (bound by memory), what happens elementwise around a product per element
+of its result (activations, differences, noise), and the overhead of evaluating one map once.
+"""
 
 
 def layer_work(
@@ -19,12 +23,15 @@ def layer_work(
     """Return the work of each layer per minibatch, in floating-point operations.
 
     F and U are one forward product each; I is K times (one of f, two of g); T is two of g, or one of f
-    where the target goes through the forward map. Every update adds its optimizer's step.
+    where the target goes through the forward map. Elementwise work, overhead and optimizer steps are added.
     """
     costs = []
     inverses = rule.inverses()
     for index, options in enumerate(layers, 1):
-        f, g = options.work(shapes[index - 1])
+        f, g = (
+            batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
+            for work, side in zip(options.work(shapes[index - 1]), (index, index - 1), strict=True)
+        )
         parameters = float(prod(shapes[index - 1]) * prod(shapes[index]))
         work, steps = 2 * f, 1
         if index in inverses:
@@ -33,5 +40,5 @@ def layer_work(
             steps += iterations
         elif index > 1:
             work += f
-        costs.append(batch_size * work + OPTIMIZER_WORK * parameters * steps)
+        costs.append(work + OPTIMIZER_WORK * parameters * steps)
     return costs

@@ -9,7 +9,7 @@ from networks import dense, rule
 
 from dtp_dist.algorithm.build import layer_shapes
 from dtp_dist.algorithm.layers import DenseOptions
-from dtp_dist.planning import balanced_partition, layer_work
+from dtp_dist.planning import balanced_partition, costs, layer_work
 from dtp_dist.planning.costs import OPTIMIZER_WORK
 
 COSTS = st.lists(st.integers(0, 30), min_size=1, max_size=8)
@@ -67,6 +67,13 @@ def test_a_number_of_stages_that_does_not_fit_is_refused(stages):
         balanced_partition([1, 2, 3], stages)
 
 
+@pytest.fixture(autouse=True)
+def products_alone(monkeypatch):
+    """Leave out what is not a matrix product, nor an optimizer's step."""
+    monkeypatch.setattr(costs, "ELEMENT_WORK", 0.0)
+    monkeypatch.setattr(costs, "CALL_WORK", 0.0)
+
+
 def products(sizes, name: str, batch: int, *, iterations: int = 1) -> list[float]:
     """Return the work of each layer without the optimizers' share."""
     options = dense(sizes, iterations=iterations)
@@ -108,3 +115,21 @@ def test_more_iterations_in_a_layer_draw_the_cut_towards_it():
     even = balanced_partition(layer_work(options, shapes, learned, 32), 2)
     options[1] = heavy
     assert balanced_partition(layer_work(options, shapes, learned, 32), 2) == [2, 4] != even
+
+
+def test_elementwise_work_and_overhead_are_counted_once_for_every_evaluation(monkeypatch):
+    options = dense((6, 5, 4, 3))
+    learned, shapes = rule("dtp").build(3), layer_shapes((6,), options)
+    bare = layer_work(options, shapes, learned, 10)
+    monkeypatch.setattr(costs, "CALL_WORK", 1.0)
+    called = layer_work(options, shapes, learned, 10)
+    assert [b - a for a, b in zip(bare, called, strict=True)] == [2, 7, 3]
+    monkeypatch.setattr(costs, "CALL_WORK", 0.0)
+    monkeypatch.setattr(costs, "ELEMENT_WORK", 1.0)
+    elements = layer_work(options, shapes, learned, 10)
+    # f of layer 2 gives 4 elements (F, U, I), g gives 5 (twice in I, twice in T)
+    assert [b - a for a, b in zip(bare, elements, strict=True)] == [
+        10 * 2 * 5,
+        10 * (3 * 4 + 4 * 5),
+        10 * 3 * 3,
+    ]
