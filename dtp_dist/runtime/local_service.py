@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from dtp_dist.runtime.worker import StageWorker, set_threads
 from dtp_dist.transport import LinkOptions, ZmqReceiver, ZmqSender
 
 LABEL_BYTES = 8
+SPIN_SECONDS = 0.02
 
 
 class StageService:
@@ -50,7 +52,12 @@ class StageService:
             stopped=lambda: False,
             high_water=max(2, self._worker.layout.in_flight),
             max_bytes=largest_message(self._config),
+            spin=SPIN_SECONDS if self._has_a_core() else 0.0,
         )
+
+    def _has_a_core(self) -> bool:
+        """Whether every stage has its threads' cores to itself on this machine."""
+        return self._worker.layout.stages * self._config.parallel.threads <= (os.cpu_count() or 1)
 
     def status(self) -> Status:
         """Return a sign of life."""

@@ -13,6 +13,7 @@ number 0, and a gap is a lost link. The caller owns the context: one per process
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict, Unpack
 
@@ -37,7 +38,8 @@ class LinkOptions(TypedDict):
     timeout: the longest wait for one message, in seconds. stopped: asked at least every 0.1 s of a wait.
     high_water: that many messages may always be unread before the sender waits (an end holds as many, so it
     waits at about twice that, and later if they are so small that the operating system buffers some).
-    max_bytes: the largest message, header included. configure: called with the socket before it binds or
+    max_bytes: the largest message, header included. spin: seconds of a wait spent looking before sleeping,
+    for stages that have a core each. configure: called with the socket before it binds or
     connects, the place for CURVE keys.
     """
 
@@ -45,6 +47,7 @@ class LinkOptions(TypedDict):
     stopped: Callable[[], bool]
     high_water: int
     max_bytes: int
+    spin: NotRequired[float]
     configure: NotRequired[Callable[[zmq.Socket[bytes]], None]]
 
 
@@ -59,6 +62,7 @@ class _End:
         self.identity = identity
         self.timeout = options["timeout"]
         self.stopped = options["stopped"]
+        self.spin = options.get("spin", 0.0)
         self.max_bytes = options["max_bytes"]
         self.sequence = 0
         self.socket: zmq.Socket[bytes] = context.socket(socket_type)
@@ -87,9 +91,18 @@ class _End:
         """Whether one message can be sent or received without waiting."""
         return bool(int(self.socket.EVENTS) & self.event)
 
+    def _spin(self) -> bool:
+        """Look again and again for a short time: on a core that is free, waking up costs more than that."""
+        end = time.perf_counter() + self.spin
+        while time.perf_counter() < end:
+            os.sched_yield()
+            if self.ready():
+                return True
+        return False
+
     def wait(self, purpose: str, timeout: float | None = None) -> None:
         """Wait until `ready`; `purpose` says for what, in errors."""
-        if self.ready():
+        if self.ready() or self._spin():
             return
         wait_for(
             lambda seconds: bool(self._poller.poll(math.ceil(seconds * 1e3))),
