@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -46,18 +47,22 @@ class StageService:
             faults_from_environment(),
         )
         self._worker.timeline.tell = LastSeen(setup.board).write
+        gc.collect()
+        gc.freeze()  # what is here by now stays; collections need not look at it again
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._options = LinkOptions(
             timeout=self._config.parallel.action_timeout * self._worker.layout.stages,
             stopped=lambda: False,
             high_water=max(2, self._worker.layout.in_flight),
             max_bytes=largest_message(self._config),
-            spin=SPIN_SECONDS if self._has_a_core() else 0.0,
+            spin=SPIN_SECONDS if self._may_spin() else 0.0,
         )
 
-    def _has_a_core(self) -> bool:
-        """Whether every stage has its threads' cores to itself on this machine."""
-        return self._worker.layout.stages * self._config.parallel.threads <= (os.cpu_count() or 1)
+    def _may_spin(self) -> bool:
+        """Whether waits are on the critical path (D = 1) and every stage has cores of its own."""
+        layout = self._worker.layout
+        cores = os.cpu_count() or 1
+        return layout.in_flight == 1 and layout.stages * self._config.parallel.threads <= cores
 
     def status(self) -> Status:
         """Return a sign of life."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from dtp_dist.runtime.segment import Span
 
@@ -29,33 +28,39 @@ class Timeline:
         self.now: tuple[str, str, int, float] = ("idle", "", -1, clock())
         self._spans: deque[Span] = deque(maxlen=keep_minibatches * SPANS_PER_MINIBATCH)
         self.keeps_spans = False
-        self.tell: Callable[[str], None] | None = None  # called with every mark, in words
+        self.tell: Callable[[str, int], None] | None = None  # called with every mark
 
     def mark(self, state: str, name: str, minibatch: int) -> float:
         """Say that the stage is now in ``state`` (computing, waiting, idle); returns the time."""
         start = self.clock()
         self.now = (state, name, minibatch, start)
         if self.tell is not None:
-            self.tell(in_words(state, name, minibatch))
+            self.tell(name or state, minibatch)
         return start
 
-    @contextmanager
-    def computing(self, name: str, minibatch: int) -> Iterator[None]:
-        """Count the time of an action as busy."""
-        start = self.mark("computing", name, minibatch)
-        yield
-        end = self.clock()
-        self.busy += end - start
-        if self.keeps_spans:
-            self._spans.append(Span(name, minibatch, start, end))
+    def computing(self, name: str, minibatch: int) -> Timeline:
+        """Count the time of the block, an action, as busy."""
+        self.mark("computing", name, minibatch)
+        return self
 
-    @contextmanager
-    def wait(self, name: str, minibatch: int) -> Iterator[None]:
-        """Count the time of a wait for a message, or for room to send one."""
-        start = self.mark("waiting", name, minibatch)
-        yield
+    def wait(self, name: str, minibatch: int) -> Timeline:
+        """Count the time of the block, a wait for a message or for room to send one, as waiting."""
+        self.mark("waiting", name, minibatch)
+        return self
+
+    def __enter__(self) -> None:
+        """Begin the block that ``computing`` or ``wait`` has announced."""
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """End it; what raised stays what the stage was doing."""
+        if kind is not None:
+            return
         end = self.clock()
-        self.waiting += end - start
+        state, name, minibatch, start = self.now
+        if state == "computing":
+            self.busy += end - start
+        else:
+            self.waiting += end - start
         if self.keeps_spans:
             self._spans.append(Span(name, minibatch, start, end))
 

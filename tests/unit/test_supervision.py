@@ -140,8 +140,8 @@ def test_shared_memory_outlives_the_process_that_wrote_it():
     board = new_board()
     code = (
         "import os, sys; from dtp_dist.runtime.last_seen import LastSeen; "
-        "seen = LastSeen(int(sys.argv[1])); seen.write('a much longer line'); "
-        "seen.write('update, minibatch 3'); os.kill(os.getpid(), 9)"
+        "seen = LastSeen(int(sys.argv[1])); seen.write('a longer name', 2); "
+        "seen.write('update', 3); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(board)], pass_fds=[board], check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -150,19 +150,19 @@ def test_shared_memory_outlives_the_process_that_wrote_it():
     seen.close()
 
 
-def test_a_line_is_cut_to_its_memory():
+def test_a_name_is_cut_to_its_memory():
     seen = LastSeen(new_board())
     assert seen.read() == ""
-    seen.write("x" * 1000)
-    assert seen.read() == "x" * SIZE
+    seen.write("x" * 1000, 7)
+    assert seen.read() == "x" * (SIZE - 8) + ", minibatch 7"
     seen.close()
 
 
 def test_a_timeline_says_what_is_going_on():
-    told: list[str] = []
+    told: list[tuple[str, int]] = []
     clock = Clock()
     timeline = Timeline(2, clock)
-    timeline.tell = told.append
+    timeline.tell = lambda *words: told.append(words)
     timeline.keeps_spans = True
     with timeline.computing("forward", 4):
         clock.now += 3
@@ -170,7 +170,7 @@ def test_a_timeline_says_what_is_going_on():
     with timeline.wait("wait for target", 4):
         clock.now += 2
     timeline.mark("idle", "", 4)
-    assert told == ["forward, minibatch 4", "wait for target, minibatch 4", "idle after minibatch 4"]
+    assert told == [("forward", 4), ("wait for target", 4), ("idle", 4)]
     assert (timeline.busy, timeline.waiting) == (3.0, 2.0)
     spans = [(span.name, span.minibatch, span.start, span.end) for span in timeline.spans()]
     assert spans == [("forward", 4, 100.0, 103.0), ("wait for target", 4, 103.0, 105.0)]

@@ -57,10 +57,8 @@ class DifferenceTargetPropagation(Rule):
         pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
         if layer.is_output:
             return LocalStep(mean_square(delta), pullback.parameters(-delta))
-        residual = -delta
-        if self.options.anchor == "stale":
-            residual = pullback.output - h_out - delta
-        return LocalStep(mean_square(residual), pullback.parameters(residual * (2.0 / len(residual))))
+        ahead = delta if self.options.anchor == "current" else delta + h_out - pullback.output
+        return LocalStep(mean_square(ahead), pullback.parameters(ahead * (-2.0 / len(ahead))))
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13)."""
