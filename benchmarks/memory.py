@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 import psutil
+
 from common import Measured, config, machine
 
 

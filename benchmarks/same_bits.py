@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 from common import CONFIG, machine
-
 from dtp_dist import load_config, train
 
 

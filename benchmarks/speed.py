@@ -13,7 +13,6 @@ import argparse
 import statistics
 
 from common import Measured, config, gemm_rate, machine
-
 from dtp_dist.config import shapes_of
 from dtp_dist.planning import layer_work
 

@@ -2,6 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import batch_norm
+
+from dtp_dist.algorithm.activations import ACTIVATIONS as KNOWN
+from dtp_dist.algorithm.layers.dense import INITS, initial_weight
+from dtp_dist.algorithm.maps import Call, DenseMap, Mode, ModuleMap
+from dtp_dist.algorithm.randomness import Randomness, derive_seed
 from networks import (
     ACTIVATIONS,
     BATCH,
@@ -13,13 +20,6 @@ from networks import (
     normalized_pair,
     values_of,
 )
-from torch import nn
-from torch.nn.functional import batch_norm
-
-from dtp_dist.algorithm.activations import ACTIVATIONS as KNOWN
-from dtp_dist.algorithm.layers.dense import INITS, initial_weight
-from dtp_dist.algorithm.maps import Call, DenseMap, Mode, ModuleMap
-from dtp_dist.algorithm.randomness import Randomness, derive_seed
 
 BOTH_TYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 EVERY_ACTIVATION = pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from networks import build, dense, exact_step, minibatch, parameters, rule, stages, values
 from torch import nn
 
 from dtp_dist.algorithm.layers import ModuleOptions
@@ -17,6 +16,7 @@ from dtp_dist.algorithm.optimizers import (
     SGDOptions,
 )
 from dtp_dist.algorithm.options import RangeError
+from networks import build, dense, exact_step, minibatch, parameters, rule, stages, values
 
 LR = 0.05
 STEPS = 8

@@ -5,12 +5,12 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import dense, rule
 
 from dtp_dist.algorithm.build import layer_shapes
 from dtp_dist.algorithm.layers import DenseOptions
 from dtp_dist.planning import balanced_partition, costs, layer_work
 from dtp_dist.planning.costs import OPTIMIZER_WORK
+from networks import dense, rule
 
 COSTS = st.lists(st.integers(0, 30), min_size=1, max_size=8)
 

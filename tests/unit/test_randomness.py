@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import SEED, build, dense, exact_step, minibatch, parameters, rule, same_bits, stages, values
 
 from dtp_dist.algorithm.randomness import Randomness, derive_seed
+from networks import SEED, build, dense, exact_step, minibatch, parameters, rule, same_bits, stages, values
 
 NAME = Randomness(seed=7, layer=3, minibatch=41, phase="both")
 

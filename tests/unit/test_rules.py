@@ -4,6 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.optimizers import AdamOptions, SGDOptions
+from dtp_dist.algorithm.options import RangeError
+from dtp_dist.algorithm.randomness import Randomness
 from networks import (
     ACTIVATIONS,
     BATCH,
@@ -21,13 +28,6 @@ from networks import (
     stages,
     values,
 )
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-from dtp_dist.algorithm.maps import Call
-from dtp_dist.algorithm.optimizers import AdamOptions, SGDOptions
-from dtp_dist.algorithm.options import RangeError
-from dtp_dist.algorithm.randomness import Randomness
 
 BOTH_TYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 EVERY_ACTIVATION = pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -2,6 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+from dtp_dist.algorithm.layers import BoundInstance, InverseOptions, ModuleOptions
+from dtp_dist.algorithm.optimizers import OPTIMIZERS, AdamOptions, SGDOptions
+from dtp_dist.errors import NonFiniteError
 from networks import (
     BATCH,
     SIZES,
@@ -17,12 +23,6 @@ from networks import (
     stages,
     values,
 )
-from torch import nn
-from torch.nn.functional import cosine_similarity
-
-from dtp_dist.algorithm.layers import BoundInstance, InverseOptions, ModuleOptions
-from dtp_dist.algorithm.optimizers import OPTIMIZERS, AdamOptions, SGDOptions
-from dtp_dist.errors import NonFiniteError
 
 DEEP = (6, 5, 4, 5, 4, 3)
 VARIANTS = {

@@ -5,7 +5,6 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from networks import SEED, build, dense, exact_step, minibatch, parameters, rule, same_bits, stages, values
 
 from dtp_dist.algorithm.layers import DenseOptions, InverseOptions, ModuleOptions
 from dtp_dist.algorithm.optimizers import (
@@ -16,6 +15,7 @@ from dtp_dist.algorithm.optimizers import (
     SGDOptions,
 )
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256
+from networks import SEED, build, dense, exact_step, minibatch, parameters, rule, same_bits, stages, values
 
 OPTIMIZERS = {
     "sgd": SGDOptions(lr=0.05),
