@@ -88,7 +88,10 @@ def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(parent, signal.SIGTERM)
     connection = Connection(descriptor)
-    setup: StageSetup = connection.recv()
+    try:
+        setup: StageSetup = connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)  # the parent was stopped before it said anything
     sys.path[:] = setup.path
     control = Control(connection, setup)
     signal.signal(signal.SIGTERM, lambda *_: control._end())

@@ -20,7 +20,7 @@ from runs import ENDLESS, LOCAL, LiveRun, read_metrics, run_cli, small, the_line
 
 pytestmark = pytest.mark.slow
 LIMIT = 10.0
-LAYERS = {0: r"stage 0 \(layers 1-2\)", 1: r"stage 1 \(layers 3-5\)"}
+LAYERS = {0: r"stage 0 \(layers 1-3\)", 1: r"stage 1 \(layers 4-5\)"}
 
 Start = Callable[..., LiveRun]
 
@@ -84,11 +84,11 @@ def test_kill_9_of_a_stage_ends_the_run_and_names_the_place(start, stage):
     [
         (
             "stage=0 minibatch=70 action=I do=kill",
-            r"stage 0 was lost: .*\(layers 1-2\), inverse, minibatch 70$",
+            r"stage 0 was lost: .*\(layers 1-3\), inverse, minibatch 70$",
         ),
         (
             "stage=1 minibatch=70 action=T do=raise",
-            r"\(layers 3-5\), target, layer \d, minibatch 70: Runtime",
+            r"\(layers 4-5\), target, layer \d, minibatch 70: Runtime",
         ),
     ],
 )

@@ -57,7 +57,7 @@ class DifferenceTargetPropagation(Rule):
         pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
         if layer.is_output:
             return LocalStep(mean_square(delta), pullback.parameters(-delta))
-        ahead = delta if self.options.anchor == "current" else delta + h_out - pullback.output
+        ahead = delta if self.options.anchor == "current" else delta - (pullback.output - h_out)
         return LocalStep(mean_square(ahead), pullback.parameters(ahead * (-2.0 / len(ahead))))
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
