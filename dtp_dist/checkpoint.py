@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Manifest:
     """What a checkpoint holds and where its run stood.
 
     ``step`` is the number of minibatches whose last update is done, which is the next one's number.
+    ``totals`` are the driver's own sums (losses of the epoch, bytes, seconds), so that a run that goes on
+    from here ends with the same result.
     """
 
     step: int
@@ -47,6 +49,7 @@ class Manifest:
     seed: int
     config_sha256: str
     files: tuple[FileEntry, ...]
+    totals: dict[str, Any] = field(default_factory=dict)
 
 
 def layer_file(index: int) -> str:

@@ -111,6 +111,9 @@ class ParallelConfig(Options):
         10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0
     )
     action_timeout: float = option(600.0, doc="seconds that one action or one message may take", above=0)
+    max_restarts: int = option(
+        3, doc="how often a run goes on from its newest checkpoint after a stage was lost", at_least=0
+    )
     start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
 
 

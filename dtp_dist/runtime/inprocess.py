@@ -26,11 +26,13 @@ from dtp_dist.transport import inprocess_pair
 class InProcessRuntime(Runtime):
     """Every stage steps when its next message is there."""
 
-    def __init__(self, config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> None:
+    def __init__(
+        self, config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
+    ) -> None:
         self.layout = layout_of(config)
         self._threads = torch.get_num_threads()
         set_threads(config)
-        fault = faults_from_environment()
+        fault = faults_from_environment(generation)
         self._workers = [
             StageWorker(config, stage, batches if stage == 0 else None, on_report, fault)
             for stage in range(self.layout.stages)

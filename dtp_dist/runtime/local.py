@@ -34,10 +34,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class LocalRuntime(Runtime):
     """Processes on this machine; activations and targets go from stage to stage over ZeroMQ."""
 
-    def __init__(self, config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> None:
+    def __init__(
+        self, config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
+    ) -> None:
         del batches  # the first stage reads the data itself
         self.layout = layout_of(config)
-        self._config, self._on_report = config, on_report
+        self._config, self._on_report, self._generation = config, on_report, generation
         self._boards: list[LastSeen] = []
         self._supervisor = Supervisor(
             self.layout,
@@ -91,7 +93,7 @@ class LocalRuntime(Runtime):
                 config=to_dict(self._config),
                 index=stage,
                 run_id=self._run_id,
-                generation=0,
+                generation=self._generation,
                 sockets=self._sockets,
                 board=board,
                 heartbeat=self._supervisor.heartbeat,

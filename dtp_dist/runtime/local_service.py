@@ -41,7 +41,7 @@ class StageService:
             setup.index,
             batches,
             lambda report: send("report", report),
-            faults_from_environment(),
+            faults_from_environment(setup.generation),
         )
         self._worker.timeline.tell = LastSeen(setup.board).write
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
