@@ -107,6 +107,11 @@ class ParallelConfig(Options):
     device: str = option(
         "auto", doc="auto takes CUDA devices where there are any", one_of=("auto", "cpu", "cuda")
     )
+    transport: str = option(
+        "auto",
+        doc="how messages travel: auto takes ipc where all stages share a host, else tcp; tcp is encrypted",
+        one_of=("auto", "ipc", "tcp"),
+    )
     failure_timeout: float = option(
         10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0
     )

@@ -1,10 +1,9 @@
-"""What the parent can ask of a stage's process: link up, run, save, load; tensors stay among the stages."""
+"""What a driver can ask of a stage in a process: link up, run, save, load; tensors stay among the stages."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -19,17 +18,26 @@ from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.kernel import die_with_parent
 from dtp_dist.runtime.last_seen import LastSeen
 from dtp_dist.runtime.layout import DTYPES
-from dtp_dist.runtime.local_stage import StageSetup
+from dtp_dist.runtime.local_stage import LocalSetup
 from dtp_dist.runtime.segment import Segment, Span, StageSummary
+from dtp_dist.runtime.setup import Address, StageSetup
 from dtp_dist.runtime.supervision import Status
 from dtp_dist.runtime.worker import StageWorker, set_threads
-from dtp_dist.transport import LinkOptions, ZmqReceiver, ZmqSender
+from dtp_dist.transport import (
+    Gatekeeper,
+    LinkOptions,
+    ZmqReceiver,
+    ZmqSender,
+    client_security,
+    new_key_pair,
+    server_security,
+)
 
 LABEL_BYTES = 8
 
 
 class StageService:
-    """A stage in a process of its own; every public method is a call of the parent's."""
+    """A stage in a process of its own; every public method is a call of the driver's."""
 
     def __init__(self, setup: StageSetup, send: Callable[[str, Any], None]) -> None:
         self._setup = setup
@@ -43,8 +51,11 @@ class StageService:
             lambda report: send("report", report),
             faults_from_environment(setup.generation),
         )
-        self._worker.timeline.tell = LastSeen(setup.board).write
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._keys = new_key_pair() if setup.endpoint.startswith("tcp") else None
+        self._gate = Gatekeeper(self._context) if self._keys is not None else None
+        if self._gate is not None:
+            self._gate.start()
         self._options = LinkOptions(
             timeout=self._config.parallel.action_timeout * self._worker.layout.stages,
             stopped=lambda: False,
@@ -61,42 +72,39 @@ class StageService:
         """Return stage, action, layer and minibatch in words."""
         return self._worker.where()
 
-    def bind(self) -> dict[MessageKind, str]:
-        """Bind this stage's receiving ends and return their endpoints by kind."""
+    def bind(self) -> Address:
+        """Bind this stage's receiving ends and return where they are."""
         index, links = self._setup.index, self._worker.links
-        found = {}
+        found: dict[int, str] = {}
         if index > 0:
-            receiver = self._receiver(MessageKind.ACTIVATION, index - 1)
-            links.activation_in, found[MessageKind.ACTIVATION] = receiver, receiver.endpoint
+            links.activation_in = self._receiver(MessageKind.ACTIVATION, index - 1)
+            found[MessageKind.ACTIVATION] = links.activation_in.endpoint
         if index < self._worker.layout.stages - 1:
-            receiver = self._receiver(MessageKind.TARGET, index + 1)
-            links.target_in, found[MessageKind.TARGET] = receiver, receiver.endpoint
-        return found
+            links.target_in = self._receiver(MessageKind.TARGET, index + 1)
+            found[MessageKind.TARGET] = links.target_in.endpoint
+        return Address(found, None if self._keys is None else self._keys.public)
 
-    def connect(self, above: str | None, below: str | None) -> None:
-        """Connect to the neighbours' endpoints and shake hands both ways.
+    def connect(self, above: Address | None, below: Address | None) -> None:
+        """Connect to the neighbours and shake hands both ways.
 
         Raises:
-            LinkError: a neighbour does not answer in time.
+            LinkError: a neighbour does not answer in time, or is not who it should be.
         """
-        index, links = self._setup.index, self._worker.links
-        limit = self._config.parallel.start_timeout
+        links, limit = self._worker.links, self._config.parallel.start_timeout
         senders = []
         if above is not None:
-            links.activation_out = self._sender(MessageKind.ACTIVATION, index, above)
+            self._allow(MessageKind.TARGET, self._setup.index + 1, above)
+            links.activation_out = self._sender(MessageKind.ACTIVATION, above)
             senders.append(links.activation_out)
         if below is not None:
-            links.target_out = self._sender(MessageKind.TARGET, index, below)
+            self._allow(MessageKind.ACTIVATION, self._setup.index - 1, below)
+            links.target_out = self._sender(MessageKind.TARGET, below)
             senders.append(links.target_out)
         for sender in senders:
             sender.connect(limit)
         for receiver in (links.activation_in, links.target_in):
             if isinstance(receiver, ZmqReceiver):
                 receiver.accept(limit)
-
-    def seal(self) -> None:
-        """Die at once with the parent from now on: there are no socket files left to remove."""
-        die_with_parent(self._setup.parent, signal.SIGKILL)
 
     def run(self, segment: Segment) -> StageSummary:
         """Run this stage's part of a segment."""
@@ -126,12 +134,41 @@ class StageService:
         return LinkIdentity(self._setup.run_id, self._setup.generation, kind, sender, layer)
 
     def _receiver(self, kind: MessageKind, sender: int) -> ZmqReceiver:
-        name = f"{kind.name.lower()}-{sender}"
-        endpoint = f"ipc://{Path(self._setup.sockets) / name}"
-        return ZmqReceiver(self._context, endpoint, self._identity(kind, sender), **self._options)
+        identity, options = self._identity(kind, sender), dict(self._options)
+        if self._keys is not None:
+            options["configure"] = server_security(self._keys, self._domain(kind, sender))
+            endpoint = f"{self._setup.endpoint}:0"
+        else:
+            endpoint = f"{self._setup.endpoint}/{self._setup.generation}-{kind.name.lower()}-{sender}"
+        return ZmqReceiver(self._context, endpoint, identity, **options)  # type: ignore[arg-type]
 
-    def _sender(self, kind: MessageKind, sender: int, endpoint: str) -> ZmqSender:
-        return ZmqSender(self._context, endpoint, self._identity(kind, sender), **self._options)
+    def _sender(self, kind: MessageKind, peer: Address) -> ZmqSender:
+        options = dict(self._options)
+        if self._keys is not None and peer.public_key is not None:
+            options["configure"] = client_security(self._keys, peer.public_key)
+        identity = self._identity(kind, self._setup.index)
+        return ZmqSender(self._context, peer.endpoints[kind], identity, **options)  # type: ignore[arg-type]
+
+    def _allow(self, kind: MessageKind, sender: int, peer: Address) -> None:
+        if self._gate is not None and peer.public_key is not None:
+            self._gate.allow(self._domain(kind, sender), peer.public_key)
+
+    def _domain(self, kind: MessageKind, sender: int) -> str:
+        """Return the name under which one receiver admits one key; new in every generation."""
+        return f"{self._setup.generation}: {self._identity(kind, sender)}"
+
+
+class LocalService(StageService):
+    """A stage in a process that this machine's driver started."""
+
+    def __init__(self, setup: LocalSetup, send: Callable[[str, Any], None]) -> None:
+        super().__init__(setup.stage, send)
+        self._parent = setup.parent
+        self._worker.timeline.tell = LastSeen(setup.board).write
+
+    def seal(self) -> None:
+        """Die at once with the parent from now on: there are no socket files left to remove."""
+        die_with_parent(self._parent, signal.SIGKILL)
 
 
 def largest_message(config: Config) -> int:
