@@ -93,7 +93,7 @@ class DataConfig(Options):
 class ParallelConfig(Options):
     """Where the stages run and how minibatches flow through them."""
 
-    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local"))
+    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local", "ray"))
     stages: int | Literal["auto"] = option(
         1, doc="number of stages; auto for one per device, or per core on the CPU", at_least=1
     )
@@ -119,6 +119,10 @@ class ParallelConfig(Options):
     max_restarts: int = option(
         3, doc="how often a run goes on from its newest checkpoint after a stage was lost", at_least=0
     )
+    placement: str = option(
+        "pack", doc="Ray: as many stages as fit on a node, or one on each", one_of=("pack", "spread")
+    )
+    placement_timeout: float = option(60.0, doc="Ray: seconds to wait for room on the cluster", above=0)
     start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
 
 

@@ -10,9 +10,17 @@ from dtp_dist.runtime.base import OnReport, Runtime
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.local import LocalRuntime
 
+
+def _ray(config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int) -> Runtime:
+    from dtp_dist.runtime.ray_runtime import RayRuntime  # the only runtime that needs ray
+
+    return RayRuntime(config, batches, on_report, generation)
+
+
 RUNTIMES: dict[str, Callable[[Config, Mapping[str, Batches], OnReport, int], Runtime]] = {
     "inprocess": InProcessRuntime,
     "local": LocalRuntime,
+    "ray": _ray,
 }
 
 
