@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dtp_dist.algorithm.state import weights_sha256
 from dtp_dist.checkpoint import (
+    FileEntry,
     Manifest,
     complete_checkpoint,
     new_checkpoint,
@@ -101,6 +103,7 @@ class Driver:
                 self._event("recovered", restarts=self._generation)
             for part in parts(self.config, self._counts["train"], self.totals.step):
                 self._run_part(runtime, part)
+            runtime.flush()
             write_trace(self.run_dir / TRACE, runtime.spans(), runtime.layout)
             return self._result(runtime)
 
@@ -160,20 +163,28 @@ class Driver:
         return values
 
     def _save(self, runtime: Runtime, part: Part) -> None:
+        """Begin a checkpoint; it is one when all its files are whole, while training goes on."""
+        runtime.flush()
         folder = new_checkpoint(self.run_dir, self.totals.step)
-        files = runtime.save(folder)
         manifest = Manifest(
             step=self.totals.step,
             epoch=self.totals.epoch,
             phase=str(part.segments[-1].phase),
             seed=self.config.seed,
             config_sha256=hashlib.sha256((self.run_dir / CONFIG).read_bytes()).hexdigest(),
-            files=tuple(files),
+            files=(),
             totals=self.totals.state(),
         )
-        complete_checkpoint(folder, manifest, self.config.train.keep_checkpoints)
-        self.checkpoint = folder
-        self._event("checkpoint", path=str(folder.relative_to(self.run_dir)))
+
+        def done(files: list[FileEntry]) -> None:
+            complete_checkpoint(
+                folder, replace(manifest, files=tuple(files)), self.config.train.keep_checkpoints
+            )
+            self.checkpoint = folder
+            path = str(folder.relative_to(self.run_dir))
+            self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", path=path)
+
+        runtime.save(folder, done)
 
     def _result(self, runtime: Runtime) -> dict[str, Any]:
         """Return the content of ``result.json`` (design, section 6)."""

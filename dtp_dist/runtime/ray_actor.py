@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ class RayStage:
         sys.path[:] = [*sys.path, *(entry for entry in path if entry not in sys.path)]
         self._setup = setup
         self._service: StageService | None = None
-        self._reports: deque[Any] = deque()
+        self._said: deque[tuple[str, Any]] = deque()
         self._heard = time.monotonic()
         threading.Thread(target=self._watch_driver, name="orphan watch", daemon=True).start()
 
@@ -54,23 +55,23 @@ class RayStage:
             where = self._service.where() if self._service is not None else f"stage {index}, starting"
             return "failed", Failure(type(error).__name__, str(error), traceback.format_exc(), where)
 
-    def _keep(self, kind: str, report: Any) -> None:
-        del kind
-        self._reports.append(report)
+    def _keep(self, kind: str, value: Any) -> None:
+        self._said.append((kind, value))
 
     @ray.method(concurrency_group="control")
-    def pulse(self) -> tuple[Any, list[Any]]:
-        """Return (status, reports since the last pulse): a sign of life."""
+    def pulse(self) -> tuple[Any, list[tuple[str, Any]]]:
+        """Return (status, what the stage has said since the last pulse): a sign of life."""
         self._heard = time.monotonic()
-        reports = []
-        while self._reports:
-            reports.append(self._reports.popleft())
-        return (self._service.status() if self._service is not None else None), reports
+        said = []
+        while self._said:
+            said.append(self._said.popleft())
+        return (self._service.status() if self._service is not None else None), said
 
     @ray.method(concurrency_group="control")
     def whereabouts(self) -> tuple[int, str, str]:
         """Return process id, node id and the node's address."""
-        return os.getpid(), ray.get_runtime_context().get_node_id(), str(ray.util.get_node_ip_address())
+        address: Callable[[], str] = ray.util.get_node_ip_address
+        return os.getpid(), ray.get_runtime_context().get_node_id(), address()
 
     @ray.method(concurrency_group="control")
     def prepare(self, endpoint: str) -> None:

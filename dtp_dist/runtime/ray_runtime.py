@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -43,6 +44,7 @@ class RayRuntime(SupervisedRuntime):
         self._places: list[tuple[int, str, str]] = []
         self._pending: dict[Any, tuple[int, str]] = {}
         self._next_pulse: dict[int, float] = {}
+        self._bytes_through_driver: bool | None = None
         ray_cluster.connect(config, self.layout)
         self._group = ray_cluster.reserve(config, self.layout)
         try:
@@ -140,10 +142,22 @@ class RayRuntime(SupervisedRuntime):
             yield Heard(stage, *result)
             return
         self._next_pulse[stage] = time.monotonic() + self._supervisor.heartbeat
-        status, reports = result
-        for report in reports:
-            yield Heard(stage, "report", report)
+        status, said = result
+        for kind, value in said:
+            yield Heard(stage, kind, value)
         yield Heard(stage, "alive", status)
+
+    def _through_driver(self, directory: Path) -> bool:
+        """Ask all stages, once, whether they see a file that the driver makes, and may write beside it."""
+        if self._bytes_through_driver is None:
+            token = f".probe-{os.urandom(6).hex()}"
+            (directory / token).touch()
+            try:
+                seen = self._call("can_write", *self._same(str(directory), token))
+            finally:
+                (directory / token).unlink()
+            self._bytes_through_driver = not all(seen)
+        return self._bytes_through_driver
 
     def processes(self) -> list[int]:
         return [pid for pid, _, _ in self._places]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from dtp_dist.algorithm.layers.base import Shape
-from dtp_dist.checkpoint import FileEntry
+from dtp_dist.algorithm.state import Tensors
+from dtp_dist.checkpoint import layer_file, pack_layer, read_layer, unpack_layer, write_file
 from dtp_dist.config import Config, parse_config, shapes_of
 from dtp_dist.errors import NonFiniteError
 from dtp_dist.messages import HEADER_BYTES, LinkIdentity, MessageKind
@@ -20,7 +25,7 @@ from dtp_dist.runtime.last_seen import LastSeen
 from dtp_dist.runtime.layout import DTYPES
 from dtp_dist.runtime.local_stage import LocalSetup
 from dtp_dist.runtime.segment import Segment, Span, StageSummary
-from dtp_dist.runtime.setup import Address, StageSetup
+from dtp_dist.runtime.setup import Address, Failure, StageSetup
 from dtp_dist.runtime.supervision import Status
 from dtp_dist.runtime.worker import StageWorker, set_threads
 from dtp_dist.transport import (
@@ -40,7 +45,7 @@ class StageService:
     """A stage in a process of its own; every public method is a call of the driver's."""
 
     def __init__(self, setup: StageSetup, send: Callable[[str, Any], None]) -> None:
-        self._setup = setup
+        self._setup, self._send = setup, send
         self._config = parse_config(setup.config)
         set_threads(self._config)
         batches = load_batches(self._config) if setup.index == 0 else None
@@ -116,13 +121,45 @@ class StageService:
             raise self._worker.locate(error) from error
         return self._worker.finish()
 
-    def save(self, directory: str) -> list[FileEntry]:
-        """Write this stage's layers."""
-        return self._worker.save(directory)
+    def save(self, directory: str, through_driver: bool) -> None:
+        """Copy this stage's layers and write them meanwhile; ``saved`` is said when they are on the disk.
 
-    def load(self, directory: str) -> None:
-        """Read this stage's layers."""
-        self._worker.load(directory)
+        With ``through_driver`` their bytes are said instead: this node can't write to the run's folder.
+        """
+        writer = threading.Thread(
+            target=self._write,
+            args=(Path(directory), self._worker.states(), through_driver),
+            name="checkpoint",
+        )
+        writer.start()
+
+    def _write(self, directory: Path, states: Mapping[int, Tensors], through_driver: bool) -> None:
+        packed = []
+        try:
+            for index, state in states.items():
+                entry, data = pack_layer(index, state)
+                if not through_driver:
+                    write_file(directory / entry.name, data)
+                packed.append((entry, data if through_driver else None))
+        except Exception as error:
+            self._send(
+                "failed", Failure(type(error).__name__, str(error), traceback.format_exc(), self.where())
+            )
+            return
+        self._send("saved", (str(directory), packed))
+
+    def load(self, directory: str, files: Mapping[str, bytes] | None) -> None:
+        """Read this stage's layers, from ``files`` by name where the driver sends them along."""
+        states = {}
+        for index in self._worker.layout.layers(self._setup.index):
+            name = layer_file(index)
+            path = Path(directory)
+            states[index] = read_layer(path, index) if files is None else unpack_layer(files[name], name)
+        self._worker.load(states)
+
+    def can_write(self, directory: str, token: str) -> bool:
+        """Return whether this process sees the driver's ``token`` in ``directory`` and may write there."""
+        return (Path(directory) / token).exists() and os.access(directory, os.W_OK)
 
     def spans(self) -> list[Span]:
         """Return the last actions and waits."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtp_dist import errors
-from dtp_dist.checkpoint import FileEntry
+from dtp_dist.checkpoint import FileEntry, write_file
 from dtp_dist.config import Config
-from dtp_dist.errors import DtpDistError, StageError
-from dtp_dist.runtime.base import OnReport, Runtime
+from dtp_dist.errors import CheckpointError, DtpDistError, StageError
+from dtp_dist.runtime.base import OnReport, OnSaved, Runtime
 from dtp_dist.runtime.layout import layout_of
 from dtp_dist.runtime.segment import Segment, SegmentResult, Span
 from dtp_dist.runtime.setup import Address, Failure
@@ -26,7 +26,7 @@ POLL = 0.2
 
 
 class Heard(NamedTuple):
-    """Something a stage said: ``alive``, ``report``, ``reply`` or ``failed``, or ``ended`` of it."""
+    """Something a stage said: ``alive``, ``report``, ``saved``, ``reply``, ``failed``; or ``ended`` of it."""
 
     stage: int
     kind: str
@@ -39,6 +39,7 @@ class SupervisedRuntime(Runtime):
     def __init__(self, config: Config, on_report: OnReport, generation: int) -> None:
         self.layout = layout_of(config)
         self._config, self._on_report, self._generation = config, on_report, generation
+        self._saving: dict[str, tuple[dict[int, list[FileEntry]], OnSaved]] = {}
         self._supervisor = Supervisor(
             self.layout,
             config.parallel.failure_timeout,
@@ -71,12 +72,45 @@ class SupervisedRuntime(Runtime):
         summaries = self._call("run", *self._same(segment))
         return SegmentResult(time.perf_counter() - start, summaries)
 
-    def save(self, directory: Path) -> list[FileEntry]:
-        written: list[list[FileEntry]] = self._call("save", *self._same(str(directory)))
-        return [entry for entries in written for entry in entries]
+    def save(self, directory: Path, done: OnSaved) -> None:
+        self._saving[str(directory)] = ({}, done)
+        through_driver = self._through_driver(directory)
+        self._call("save", *self._same(str(directory), through_driver))
+
+    def flush(self) -> None:
+        start = time.monotonic()
+        limit = self._config.parallel.action_timeout
+        while self._saving:
+            for heard in self._listen(POLL):
+                self._take(heard, {})
+            self._supervisor.check([])
+            if time.monotonic() - start > limit:
+                folder = next(iter(self._saving))
+                raise CheckpointError(
+                    f"{folder}: was not written within {limit:g} s (parallel.action_timeout)"
+                )
 
     def load(self, directory: Path) -> None:
-        self._call("load", *self._same(str(directory)))
+        files = None
+        if self._through_driver(directory):
+            files = {path.name: path.read_bytes() for path in directory.glob("*.safetensors")}
+        self._call("load", *self._same(str(directory), files))
+
+    def _through_driver(self, directory: Path) -> bool:
+        """Return whether checkpoints go through the driver, as where a stage can't write to ``directory``."""
+        del directory
+        return False
+
+    def _saved(self, stage: int, directory: str, packed: list[tuple[FileEntry, bytes | None]]) -> None:
+        """Note the files of one stage; when all have theirs, the checkpoint is told to be done."""
+        for entry, data in packed:
+            if data is not None:
+                write_file(Path(directory) / entry.name, data)
+        entries, done = self._saving[directory]
+        entries[stage] = [entry for entry, _ in packed]
+        if len(entries) == self.layout.stages:
+            del self._saving[directory]
+            done([entry for each in range(self.layout.stages) for entry in entries[each]])
 
     def spans(self) -> list[list[Span]]:
         return self._call("spans")
@@ -118,6 +152,8 @@ class SupervisedRuntime(Runtime):
             self._on_report(value)
         elif kind == "reply":
             replies[stage] = value
+        elif kind == "saved":
+            self._saved(stage, *value)
         elif kind == "failed":
             raise failure_error(value)
 
