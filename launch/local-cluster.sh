@@ -11,13 +11,15 @@
 #
 # Variables:
 #   DTP_DIST_TIME_LIMIT   seconds that the job may take (3600)
-#   DTP_DIST_START_LIMIT  seconds that the nodes together may take to start (90)
+#   DTP_DIST_START_LIMIT  seconds that a node may take to start; five tries (25)
 #   DTP_DIST_BIN          folder with ray, python and dtp-dist (.venv/bin here where it has ray, else from PATH)
 #   DTP_DIST_ENTRYPOINT   a shell command to submit instead of the training
 #
-# It listens on loopback only, asks for a token made for this cluster alone, and ends only what it started:
-# other Ray clusters of this machine stay as they are. GPUs stay out of it (their place is parallel.runtime=ray
-# without a cluster, or one node per machine). Linux only.
+# Nodes have loopback addresses (127.0.0.2 and up), the dashboard listens on 127.0.0.1, and every call needs a token
+# made for this cluster alone. (Ray's own gRPC ports listen on all interfaces unless a node is at 127.0.0.1, which it
+# allows for one-node clusters only; without the token they answer nothing.)
+# It ends only what it started: other Ray clusters of this machine stay as they are. GPUs stay out of it: their place
+# is parallel.runtime=ray without a cluster, or one node per machine. Linux only.
 set -euo pipefail
 
 die() {
@@ -33,7 +35,7 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
     workers=$1
     shift
 fi
-((workers >= 1)) || die 2 "WORKERS is 1 or more"
+((workers >= 1 && workers <= 200)) || die 2 "WORKERS is 1 to 200"
 config=$root/configs/digits_dtp.yaml
 if [[ ${1:-} == *.yaml ]]; then
     config=$1
@@ -49,7 +51,10 @@ done
 
 bin=${DTP_DIST_BIN:-}
 if [[ -z $bin && -x $root/.venv/bin/ray ]]; then bin=$root/.venv/bin; fi
-if [[ -n $bin ]]; then PATH=$(cd "$bin" && pwd):$PATH; fi
+if [[ -n $bin ]]; then
+    [[ -x $bin/ray ]] || die 2 "no 'ray' in DTP_DIST_BIN, $bin"
+    PATH=$(cd "$bin" && pwd):$PATH
+fi
 command -v ray >/dev/null || die 1 "no 'ray' here: pip install 'dtp-dist[ray]', or name its folder in DTP_DIST_BIN"
 python -c 'import aiohttp, opencensus, prometheus_client' 2>/dev/null ||
     die 1 "'ray job submit' needs more than plain ray: pip install 'ray[default]'"
@@ -61,24 +66,20 @@ else
     entrypoint=(dtp-dist train "$config" "${overrides[@]}" "run_dir=$run_dir")
 fi
 
+start_limit=${DTP_DIST_START_LIMIT:-25}
 scratch=$(mktemp -d /tmp/dtp.XXXXXX) # short: paths of sockets end at 107 bytes
-pids=()
+nodes=()
+submit=
 
 # shellcheck disable=SC2329  # the trap calls it
 take_down() {
     local code=$?
     trap - EXIT INT TERM HUP
     set +e
-    # Each is a `ray start --block`, and the kernel ends its children with it.
-    for signal in TERM KILL; do
-        for ((tick = 0; tick < 100; tick++)); do
-            alive=()
-            for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null && alive+=("$pid"); done
-            ((${#alive[@]})) || break 2
-            ((tick)) || kill "-$signal" "${alive[@]}" 2>/dev/null
-            sleep 0.1
-        done
-    done
+    # Each node is a `ray start --block`: the kernel ends its servers with it. There is nothing to save in them, and
+    # asked politely they take half a minute.
+    [[ -z $submit ]] || kill -TERM "$submit" 2>/dev/null
+    ((${#nodes[@]} == 0)) || kill -KILL "${nodes[@]}" 2>/dev/null
     # Workers and the driver end by themselves when their node is gone; this only sees to it.
     unset RAY_AUTH_TOKEN_PATH # or what looks for it would find itself
     for ((tick = 0; tick < 60; tick++)); do
@@ -99,30 +100,39 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$scratch/token RAY_USAGE_STATS_EN
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
 
 # start NAME [OPTION ...]: one node, in the background, ended by the kernel if this shell is killed.
+# Each node has a loopback address of its own, so that Ray and dtp_dist see as many hosts as a cluster has.
 start() {
     local name=$1
     shift
-    setpriv --pdeathsig TERM ray start --block --node-ip-address="127.0.0.$((2 + ${#pids[@]}))" \
-        --temp-dir="$scratch/$name" \
-        --num-gpus=0 --object-store-memory=100000000 --dashboard-agent-listen-port=0 \
+    setpriv --pdeathsig KILL ray start --block --node-ip-address="127.0.0.$((2 + ${#nodes[@]}))" \
+        --node-name="$name" --temp-dir="$scratch/$name" --num-gpus=0 --object-store-memory=100000000 \
+        --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 \
         "$@" >"$scratch/$name.log" 2>&1 </dev/null &
-    pids+=($!)
+    nodes+=($!)
+    disown # no word from the shell when it ends
 }
 
 # A node writes this file once it has joined.
 joined() { [[ -s $scratch/$1/ray_current_cluster ]]; }
 
-await() {
-    until joined "$1"; do
-        kill -0 "${pids[-1]}" 2>/dev/null || give_up "$1" "ended while starting"
-        ((SECONDS < ${DTP_DIST_START_LIMIT:-90})) || give_up "$1" "did not start in time (DTP_DIST_START_LIMIT)"
-        sleep 0.2
+# add NAME [OPTION ...]: start a node and wait until it has joined; again where it has not: on a busy machine one
+# start of Ray in ten stalls (its first question to the head gets no answer), and the next one takes seconds.
+add() {
+    local name=$1 attempt deadline
+    for attempt in 1 2 3 4 5; do
+        start "$@"
+        deadline=$((SECONDS + start_limit))
+        while ((SECONDS < deadline)) && kill -0 "${nodes[-1]}" 2>/dev/null; do
+            if joined "$name"; then return; fi
+            sleep 0.2
+        done
+        echo "local-cluster: the node '$name' did not start (attempt $attempt)" >&2
+        kill -KILL "${nodes[-1]}" 2>/dev/null || true
+        unset 'nodes[-1]'
+        rm -rf "${scratch:?}/$name"
     done
-}
-
-give_up() {
-    tail -n 20 "$scratch/$1.log" >&2
-    die 1 "the node '$1' $2"
+    tail -n 20 "$scratch/$name.log" >&2
+    die 1 "the node '$name' did not start"
 }
 
 free_ports='
@@ -130,24 +140,22 @@ import socket
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 print(*[s.getsockname()[1] for s in sockets])'
 read -r dashboard client < <(python -c "$free_ports")
-start head --head --port=0 --num-cpus=0 --include-dashboard=true \
+add head --head --port=0 --num-cpus=0 --include-dashboard=true \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard" --ray-client-server-port="$client"
-await head
 address=$(<"$scratch/head/ray_current_cluster")
 for ((index = 1; index <= workers; index++)); do
-    start "w$index" --address="$address" --num-cpus=1
-    await "w$index"
+    add "w$index" --address="$address" --num-cpus=1
 done
-echo "local-cluster: a head and $workers workers at $address, dashboard at http://127.0.0.1:$dashboard"
+echo "local-cluster: a head and $workers worker(s) at $address, dashboard at http://127.0.0.1:$dashboard"
 
 # The job may run anywhere on this machine, so it is told where this was called.
 # shellcheck disable=SC2016  # "$0" and "$@" are for the inner shell
-timeout --kill-after=10 "${DTP_DIST_TIME_LIMIT:-3600}" \
+setpriv --pdeathsig TERM timeout --kill-after=10 "${DTP_DIST_TIME_LIMIT:-3600}" \
     ray job submit --address="http://127.0.0.1:$dashboard" -- \
     bash -c 'cd "$0" && exec "$@"' "$here" "${entrypoint[@]}" &
-pids+=($!)
+submit=$!
 code=0
-wait $! || code=$?
+wait "$submit" || code=$?
 if ((code == 124)); then echo "local-cluster: the time limit of ${DTP_DIST_TIME_LIMIT:-3600} s is over" >&2; fi
 if [[ -d $run_dir ]]; then echo "local-cluster: the run is in $run_dir"; fi
 exit "$code"
