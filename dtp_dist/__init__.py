@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dtp_dist.config import Config, load_config
-    from dtp_dist.trainer import Trained, train
+    from dtp_dist.trainer import Trained, resume, train
 
-__all__ = ["Config", "Trained", "load_config", "train"]
+__all__ = ["Config", "Trained", "load_config", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
         from dtp_dist import config
 
         return getattr(config, name)
-    if name in ("Trained", "train"):
+    if name in ("Trained", "resume", "train"):
         from dtp_dist import trainer
 
         return getattr(trainer, name)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Manifest:
     """What a checkpoint holds and where its run stood.
 
     ``step`` is the number of minibatches whose last update is done, which is the next one's number.
+    ``totals`` are the driver's own sums (losses of the epoch, bytes, seconds), so that a run that goes on
+    from here ends with the same result.
     """
 
     step: int
@@ -47,6 +49,7 @@ class Manifest:
     seed: int
     config_sha256: str
     files: tuple[FileEntry, ...]
+    totals: dict[str, Any] = field(default_factory=dict)
 
 
 def layer_file(index: int) -> str:
@@ -72,15 +75,21 @@ def write_file(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path}: can't be written ({error.strerror}); make room and resume") from None
 
 
+def pack_layer(index: int, state: Mapping[str, Tensor]) -> tuple[FileEntry, bytes]:
+    """Return one layer's state as the bytes of its file, and the file's entry in the manifest."""
+    data = safetensors.torch.save(dict(state), {ORDER: json.dumps(list(state))})
+    return FileEntry(layer_file(index), len(data), hashlib.sha256(data).hexdigest()), data
+
+
 def write_layer(directory: Path, index: int, state: Mapping[str, Tensor]) -> FileEntry:
     """Write one layer's state.
 
     Raises:
         CheckpointError: it can't be written.
     """
-    data = safetensors.torch.save(dict(state), {ORDER: json.dumps(list(state))})
-    write_file(directory / layer_file(index), data)
-    return FileEntry(layer_file(index), len(data), hashlib.sha256(data).hexdigest())
+    entry, data = pack_layer(index, state)
+    write_file(directory / entry.name, data)
+    return entry
 
 
 def read_layer(directory: Path, index: int) -> dict[str, Tensor]:
@@ -91,13 +100,24 @@ def read_layer(directory: Path, index: int) -> dict[str, Tensor]:
     """
     path = directory / layer_file(index)
     try:
-        data = path.read_bytes()
+        return unpack_layer(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
+
+
+def unpack_layer(data: bytes, name: str) -> dict[str, Tensor]:
+    """Return the state in the bytes of a layer's file, which errors call ``name``.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
         loaded = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         names = json.loads(header["__metadata__"][ORDER])
         return {name: loaded[name].clone() for name in names}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be read ({error})") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{name}: is damaged ({error})") from None
 
 
 def new_checkpoint(run_dir: Path, step: int) -> Path:

@@ -58,7 +58,24 @@ def train(config: ConfigPath, overrides: Overrides = None, debug: Debug = False)
     from dtp_dist.trainer import train as run
 
     settings = load_config(config, overrides or [])
-    result = run(settings, watch=[lambda steps, epochs: ConsoleMonitor(out, steps, epochs)]).result
+    _tell(run(settings, watch=[lambda steps, epochs: ConsoleMonitor(out, steps, epochs)]).result)
+
+
+@app.command()
+def resume(
+    run_dir: RunDir, overrides: Overrides = None, allow_code: AllowCode = False, debug: Debug = False
+) -> None:
+    """Go on from a run's newest checkpoint."""
+    _set_debug(debug)
+    from dtp_dist.monitor.console import ConsoleMonitor
+    from dtp_dist.trainer import resume as run
+
+    watch = [lambda steps, epochs: ConsoleMonitor(out, steps, epochs)]
+    _tell(run(run_dir, overrides or [], allow_code=allow_code, watch=watch).result)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """Print what a run reached and where to look."""
     errors = [
         f"{split} error {result[f'{split}_error']:.2f} %"
         for split in ("valid", "test")

@@ -41,5 +41,9 @@ class StageError(DtpDistError):
     """A stage died, froze or raised; names stage, layers, action and minibatch."""
 
 
+class StageLostError(StageError):
+    """A stage died or froze: what a restart from the newest checkpoint can mend."""
+
+
 class CheckpointError(DtpDistError):
     """A checkpoint or a run directory is missing, truncated, foreign or could not be written."""

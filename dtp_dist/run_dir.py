@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,20 @@ def _stamped(parent: Path, name: str) -> Path:
     raise CheckpointError(f"run_dir: {parent / name} exists a thousand times over; name another")
 
 
-def open_run_dir(path: Path, *, allow_code: bool) -> Config:
-    """Return the configuration of an earlier run.
+def open_run_dir(path: Path, overrides: Sequence[str] = (), *, allow_code: bool) -> Config:
+    """Return the configuration of an earlier run, with overrides.
+
+    Another number of stages takes the place of the partition that was worked out for the old one.
 
     Raises:
         ConfigError: the folder holds no run, or its configuration imports code and ``allow_code`` is not set.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: holds no {CONFIG}, so it is not a run; name the folder of a run")
-    raw = read_config(path / CONFIG)
+    keys = [text.partition("=")[0] for text in overrides]
+    if "parallel.stages" in keys and "parallel.partition" not in keys:
+        overrides = ["parallel.partition=null", *overrides]
+    raw = read_config(path / CONFIG, overrides)
     if not allow_code:
         _refuse_code(path / CONFIG, raw.get("model"))
     return parse_config(raw)

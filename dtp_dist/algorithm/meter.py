@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class Meter:
@@ -34,6 +34,18 @@ class Meter:
     def weight(self, name: str) -> float:
         """Return the total weight counted under ``name``."""
         return self._weights.get(name, 0.0)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return what was counted as plain data: name -> [sum, weight]."""
+        return {name: [self._sums[name], weight] for name, weight in self._weights.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Sequence[float]]) -> Meter:
+        """Return the meter that ``state`` came from."""
+        meter = cls()
+        for name, (total, weight) in state.items():
+            meter._sums[name], meter._weights[name] = total, weight
+        return meter
 
     def take(self) -> Meter:
         """Return a meter with what was counted so far and begin again at zero."""

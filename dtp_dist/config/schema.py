@@ -93,7 +93,7 @@ class DataConfig(Options):
 class ParallelConfig(Options):
     """Where the stages run and how minibatches flow through them."""
 
-    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local"))
+    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local", "ray"))
     stages: int | Literal["auto"] = option(
         1, doc="number of stages; auto for one per device, or per core on the CPU", at_least=1
     )
@@ -107,10 +107,22 @@ class ParallelConfig(Options):
     device: str = option(
         "auto", doc="auto takes CUDA devices where there are any", one_of=("auto", "cpu", "cuda")
     )
+    transport: str = option(
+        "auto",
+        doc="how messages travel: auto takes ipc where all stages share a host, else tcp; tcp is encrypted",
+        one_of=("auto", "ipc", "tcp"),
+    )
     failure_timeout: float = option(
         10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0
     )
     action_timeout: float = option(600.0, doc="seconds that one action or one message may take", above=0)
+    max_restarts: int = option(
+        3, doc="how often a run goes on from its newest checkpoint after a stage was lost", at_least=0
+    )
+    placement: str = option(
+        "pack", doc="Ray: as many stages as fit on a node, or one on each", one_of=("pack", "spread")
+    )
+    placement_timeout: float = option(60.0, doc="Ray: seconds to wait for room on the cluster", above=0)
     start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
 
 

@@ -23,6 +23,10 @@ class Collector:
         """Start to measure speed at minibatch ``first``: nothing before it counts."""
         self._last = (first, time.monotonic())
 
+    def forget(self) -> None:
+        """Drop what stages of a lost generation have reported."""
+        self._waiting.clear()
+
     def report(self, report: Report) -> None:
         """Take one stage's report."""
         key = (str(report.segment.phase), report.minibatch)

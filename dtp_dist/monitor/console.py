@@ -69,6 +69,10 @@ class ConsoleMonitor(Monitor):
                 self._console.print(
                     f"{text}, newest checkpoint: {kept}", highlight=False, soft_wrap=True, markup=False
                 )
+            elif line.event in ("stage lost", "recovered", "resumed"):
+                said = line.details.get("message") or "; ".join(line.details.get("notes", []))
+                text = f"{line.event} at step {line.step}" + (f": {said}" if said else "")
+                self._console.print(text, highlight=False, soft_wrap=True, markup=False)
             return
         text = in_words(line)
         ends_epoch = "test_error" in line.values or "epoch_seconds" in line.values

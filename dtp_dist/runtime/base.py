@@ -13,6 +13,7 @@ from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Report, Segment, SegmentResult, Span
 
 OnReport = Callable[[Report], None]
+OnSaved = Callable[[list[FileEntry]], None]
 
 
 class Runtime(ABC):
@@ -31,8 +32,20 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def save(self, directory: Path) -> list[FileEntry]:
-        """Write all layers' states into ``directory``, in layer order."""
+    def save(self, directory: Path, done: OnSaved) -> None:
+        """Write all layers' states as they are now into ``directory``; training may go on meanwhile.
+
+        ``done`` is called with all files, in layer order, when they are whole: during a later call of this
+        runtime, at the latest in ``flush``.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Wait until everything that is being saved is done.
+
+        Raises:
+            CheckpointError: it can't be written.
+        """
 
     @abstractmethod
     def load(self, directory: Path) -> None:

@@ -1,7 +1,8 @@
 """Faults injected by name, for tests and drills: fail in (stage, minibatch, action), as a real one would.
 
 ``DTP_DIST_FAULT="stage=1 minibatch=20 action=U do=kill"``; ``do`` is kill (SIGKILL), freeze (SIGSTOP),
-raise or sleep. Several are separated by ``;``. Unset, nothing is injected and nothing is paid.
+raise or sleep. Several are separated by ``;``. A fault happens in the first generation of the stages, unless
+``generation=1`` asks for the one after the first restart. Unset, nothing is injected and nothing is paid.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ VARIABLE = "DTP_DIST_FAULT"
 DEEDS = ("kill", "freeze", "raise", "sleep")
 
 
-def faults_from_environment() -> BeforeAction | None:
-    """Return what to call before every action, None where no fault is asked for.
+def faults_from_environment(generation: int = 0) -> BeforeAction | None:
+    """Return what to call before every action, None where no fault is asked for in this generation.
 
     Raises:
         ConfigError: the variable can't be understood.
     """
     text = os.environ.get(VARIABLE, "")
-    faults = dict(_parse(part) for part in text.split(";") if part.strip())
+    found = [_parse(part) for part in text.split(";") if part.strip()]
+    faults = {where[1:]: deed for where, deed in found if where[0] == generation}
     if not faults:
         return None
 
@@ -37,11 +39,14 @@ def faults_from_environment() -> BeforeAction | None:
     return before
 
 
-def _parse(text: str) -> tuple[tuple[str, int, int], str]:
+def _parse(text: str) -> tuple[tuple[int, str, int, int], str]:
     try:
         words = dict(word.split("=") for word in text.split())
         deed = words["do"]
-        where = (words["action"], int(words["stage"]), int(words["minibatch"]))
+        generation, stage, minibatch = (
+            int(words.get(key, "0")) for key in ("generation", "stage", "minibatch")
+        )
+        where = (generation, words["action"], stage, minibatch)
     except (ValueError, KeyError):
         deed = ""
     if deed not in DEEDS:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from dtp_dist.checkpoint import FileEntry
+from dtp_dist.checkpoint import read_layer, write_layer
 from dtp_dist.config import Config
 from dtp_dist.data import Batches
 from dtp_dist.errors import DtpDistError, LinkError, NonFiniteError, StageError
 from dtp_dist.messages import LinkIdentity, MessageKind
-from dtp_dist.runtime.base import OnReport, Runtime
+from dtp_dist.runtime.base import OnReport, OnSaved, Runtime
 from dtp_dist.runtime.executor import Executor, Links
 from dtp_dist.runtime.faults import faults_from_environment
 from dtp_dist.runtime.layout import layout_of
@@ -26,11 +26,13 @@ from dtp_dist.transport import inprocess_pair
 class InProcessRuntime(Runtime):
     """Every stage steps when its next message is there."""
 
-    def __init__(self, config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> None:
+    def __init__(
+        self, config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
+    ) -> None:
         self.layout = layout_of(config)
         self._threads = torch.get_num_threads()
         set_threads(config)
-        fault = faults_from_environment()
+        fault = faults_from_environment(generation)
         self._workers = [
             StageWorker(config, stage, batches if stage == 0 else None, on_report, fault)
             for stage in range(self.layout.stages)
@@ -62,12 +64,16 @@ class InProcessRuntime(Runtime):
             raise StageError(f"{worker.where()}: {type(error).__name__}: {error}") from error
         return True
 
-    def save(self, directory: Path) -> list[FileEntry]:
-        return [entry for worker in self._workers for entry in worker.save(str(directory))]
+    def save(self, directory: Path, done: OnSaved) -> None:
+        states = [item for worker in self._workers for item in worker.states().items()]
+        done([write_layer(directory, index, state) for index, state in states])
+
+    def flush(self) -> None:
+        """Nothing is ever left to do."""
 
     def load(self, directory: Path) -> None:
-        for worker in self._workers:
-            worker.load(str(directory))
+        for stage, worker in enumerate(self._workers):
+            worker.load({index: read_layer(directory, index) for index in self.layout.layers(stage)})
 
     def spans(self) -> list[list[Span]]:
         return [worker.spans() for worker in self._workers]

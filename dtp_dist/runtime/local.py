@@ -9,42 +9,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
 
-from dtp_dist import errors
-from dtp_dist.checkpoint import FileEntry
 from dtp_dist.config import Config, to_dict
 from dtp_dist.data import Batches
-from dtp_dist.errors import DtpDistError, StageError
-from dtp_dist.messages import MessageKind
-from dtp_dist.runtime.base import OnReport, Runtime
+from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.last_seen import LastSeen, new_board
-from dtp_dist.runtime.layout import layout_of
-from dtp_dist.runtime.local_stage import Failure, StageSetup
-from dtp_dist.runtime.segment import Segment, SegmentResult, Span
-from dtp_dist.runtime.supervision import Supervisor
+from dtp_dist.runtime.local_stage import LocalSetup
+from dtp_dist.runtime.setup import StageSetup
+from dtp_dist.runtime.supervised import Heard, SupervisedRuntime
 
-POLL, END_GRACE = 0.2, 3.0
+END_GRACE = 3.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class LocalRuntime(Runtime):
+class LocalRuntime(SupervisedRuntime):
     """Processes on this machine; activations and targets go from stage to stage over ZeroMQ."""
 
-    def __init__(self, config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> None:
+    def __init__(
+        self, config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
+    ) -> None:
         del batches  # the first stage reads the data itself
-        self.layout = layout_of(config)
-        self._config, self._on_report = config, on_report
         self._boards: list[LastSeen] = []
-        self._supervisor = Supervisor(
-            self.layout,
-            config.parallel.failure_timeout,
-            config.parallel.action_timeout,
-            last_seen=lambda stage: self._boards[stage].read(),
-        )
+        super().__init__(config, on_report, generation)
         self._sockets = tempfile.mkdtemp(prefix="dtp-dist-")  # mode 0700
         self._run_id = os.urandom(16)
         self._connections: list[Connection] = []
@@ -58,12 +47,8 @@ class LocalRuntime(Runtime):
     def _start(self) -> None:
         for stage in range(self.layout.stages):
             self._spawn(stage)
-        limit = self._config.parallel.start_timeout
-        self._gather("to start", limit)
-        endpoints: list[dict[MessageKind, str]] = self._call("bind", limit=limit)
-        above = [each.get(MessageKind.ACTIVATION) for each in endpoints[1:]] + [None]
-        below = [None] + [each.get(MessageKind.TARGET) for each in endpoints[:-1]]
-        self._call("connect", *zip(above, below, strict=True), limit=limit)
+        self._gather("to start", self._config.parallel.start_timeout)
+        self._link_up()
         shutil.rmtree(self._sockets, ignore_errors=True)  # connected sockets need no names
         self._call("seal")
 
@@ -86,34 +71,11 @@ class LocalRuntime(Runtime):
         self._boards.append(LastSeen(board))
         self._connections.append(mine)
         self._processes.append(process)
+        endpoint = "tcp://127.0.0.1" if self._config.parallel.transport == "tcp" else f"ipc://{self._sockets}"
+        setup = StageSetup(to_dict(self._config), stage, self._run_id, self._generation, endpoint)
         mine.send(
-            StageSetup(
-                config=to_dict(self._config),
-                index=stage,
-                run_id=self._run_id,
-                generation=0,
-                sockets=self._sockets,
-                board=board,
-                heartbeat=self._supervisor.heartbeat,
-                parent=os.getpid(),
-                path=list(sys.path),
-            )
+            LocalSetup(setup, self._sockets, board, self._supervisor.heartbeat, os.getpid(), list(sys.path))
         )
-
-    def run(self, segment: Segment) -> SegmentResult:
-        start = time.perf_counter()
-        summaries = self._call("run", *[(segment,)] * self.layout.stages)
-        return SegmentResult(time.perf_counter() - start, summaries)
-
-    def save(self, directory: Path) -> list[FileEntry]:
-        written: list[list[FileEntry]] = self._call("save", *[(str(directory),)] * self.layout.stages)
-        return [entry for entries in written for entry in entries]
-
-    def load(self, directory: Path) -> None:
-        self._call("load", *[(str(directory),)] * self.layout.stages)
-
-    def spans(self) -> list[list[Span]]:
-        return self._call("spans")
 
     def processes(self) -> list[int]:
         return [process.pid for process in self._processes]
@@ -133,47 +95,24 @@ class LocalRuntime(Runtime):
         self._connections, self._processes, self._boards = [], [], []
         shutil.rmtree(self._sockets, ignore_errors=True)
 
-    def _call(self, method: str, *arguments: tuple[Any, ...], limit: float | None = None) -> list[Any]:
-        """Ask every stage for the same method, each with its own arguments; return their replies."""
-        for stage, connection in enumerate(self._connections):
-            try:
-                connection.send((method, arguments[stage] if arguments else ()))
-            except OSError:
-                raise self._supervisor.died(stage, self._how_ended(stage)) from None
-        return self._gather(f"to {method}", limit)
-
-    def _gather(self, purpose: str, limit: float | None) -> list[Any]:
-        """Return one reply of every stage, watching them all meanwhile.
-
-        Raises:
-            StageError: a stage dies, freezes, raises, or ``limit`` seconds pass.
-        """
-        replies: dict[int, Any] = {}
-        start = time.monotonic()
-        stages = {id(connection): stage for stage, connection in enumerate(self._connections)}
-        while len(replies) < self.layout.stages:
-            for ready in wait(self._connections, POLL):
-                stage = stages[id(ready)]
-                self._take(stage, replies)
-            owing = [stage for stage in range(self.layout.stages) if stage not in replies]
-            self._supervisor.check(owing)
-            if limit is not None and time.monotonic() - start > limit and owing:
-                text = f"did not come {purpose} within {limit:g} s (parallel.start_timeout)"
-                raise StageError(f"{self._supervisor.where(owing[0])}: {text}")
-        return [replies[stage] for stage in range(self.layout.stages)]
-
-    def _take(self, stage: int, replies: dict[int, Any]) -> None:
+    def _ask(self, stage: int, method: str, arguments: tuple[Any, ...]) -> None:
         try:
-            kind, value = self._connections[stage].recv()
-        except (EOFError, OSError):
+            self._connections[stage].send((method, arguments))
+        except OSError:
             raise self._supervisor.died(stage, self._how_ended(stage)) from None
-        self._supervisor.heard(stage, value if kind == "alive" else None)
-        if kind == "report":
-            self._on_report(value)
-        elif kind == "reply":
-            replies[stage] = value
-        elif kind == "failed":
-            raise failure_error(value)
+
+    def _listen(self, seconds: float) -> Iterator[Heard]:
+        stages = {id(connection): stage for stage, connection in enumerate(self._connections)}
+        for ready in wait(self._connections, seconds):
+            stage = stages[id(ready)]
+            try:
+                kind, value = self._connections[stage].recv()
+            except (EOFError, OSError):
+                kind, value = "ended", self._how_ended(stage)
+            yield Heard(stage, kind, value)
+
+    def _last_seen(self, stage: int) -> str:
+        return self._boards[stage].read()
 
     def _how_ended(self, stage: int) -> str:
         try:
@@ -183,14 +122,3 @@ class LocalRuntime(Runtime):
         if code < 0:
             return f"its process was killed by {signal.Signals(-code).name}"
         return f"its process ended with exit code {code}"
-
-
-def failure_error(failure: Failure) -> DtpDistError:
-    """Return a stage's failure as the error to raise here, with its own class where it is one of ours."""
-    cls = getattr(errors, failure.kind, None)
-    if isinstance(cls, type) and issubclass(cls, DtpDistError):
-        error: DtpDistError = cls(failure.message)
-    else:
-        error = StageError(f"{failure.where}: {failure.kind}: {failure.message}")
-    error.add_note(failure.trace)
-    return error

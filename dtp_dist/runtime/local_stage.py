@@ -18,19 +18,17 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from dtp_dist.runtime.kernel import die_with_parent
+from dtp_dist.runtime.setup import Failure, StageSetup
 
 if TYPE_CHECKING:
-    from dtp_dist.runtime.local_service import StageService
+    from dtp_dist.runtime.service import StageService
 
 
 @dataclass(frozen=True)
-class StageSetup:
-    """What a stage's process is told first; ``config`` is plain data."""
+class LocalSetup:
+    """What a stage's process is told first: the stage's own setup and what belongs to the process."""
 
-    config: dict[str, Any]
-    index: int
-    run_id: bytes
-    generation: int
+    stage: StageSetup
     sockets: str
     board: int
     heartbeat: float
@@ -38,20 +36,10 @@ class StageSetup:
     path: list[str]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An error on its way to the parent: its class's name, its line and its traceback."""
-
-    kind: str
-    message: str
-    trace: str
-    where: str
-
-
 class Control:
     """The thread that reads the parent's calls, sends signs of life, and ends the process with the parent."""
 
-    def __init__(self, connection: Connection, setup: StageSetup) -> None:
+    def __init__(self, connection: Connection, setup: LocalSetup) -> None:
         self.calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
         self.service: StageService | None = None
         self._connection, self._setup = connection, setup
@@ -89,22 +77,24 @@ def main() -> None:
     die_with_parent(parent, signal.SIGTERM)
     connection = Connection(descriptor)
     try:
-        setup: StageSetup = connection.recv()
+        setup: LocalSetup = connection.recv()
     except (EOFError, OSError):
         os._exit(1)  # the parent was stopped before it said anything
     sys.path[:] = setup.path
     control = Control(connection, setup)
     signal.signal(signal.SIGTERM, lambda *_: control._end())
     try:
-        from dtp_dist.runtime.local_service import StageService
+        from dtp_dist.runtime.service import LocalService
 
-        service = control.service = StageService(setup, control.send)
+        service = control.service = LocalService(setup, control.send)
         control.send("reply", None)
         while True:
             method, arguments = control.calls.get()
             control.send("reply", getattr(service, method)(*arguments))
     except BaseException as error:
-        where = control.service.where() if control.service is not None else f"stage {setup.index}, starting"
+        where = (
+            control.service.where() if control.service is not None else f"stage {setup.stage.index}, starting"
+        )
         control.send("failed", Failure(type(error).__name__, str(error), traceback.format_exc(), where))
         threading.Event().wait(60)  # the parent ends this process once it has read the failure
         control._end()

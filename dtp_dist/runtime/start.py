@@ -10,16 +10,28 @@ from dtp_dist.runtime.base import OnReport, Runtime
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.local import LocalRuntime
 
-RUNTIMES: dict[str, Callable[[Config, Mapping[str, Batches], OnReport], Runtime]] = {
+
+def _ray(config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int) -> Runtime:
+    from dtp_dist.runtime.ray_runtime import RayRuntime  # the only runtime that needs ray
+
+    return RayRuntime(config, batches, on_report, generation)
+
+
+RUNTIMES: dict[str, Callable[[Config, Mapping[str, Batches], OnReport, int], Runtime]] = {
     "inprocess": InProcessRuntime,
     "local": LocalRuntime,
+    "ray": _ray,
 }
 
 
-def start_runtime(config: Config, batches: Mapping[str, Batches], on_report: OnReport) -> Runtime:
+def start_runtime(
+    config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
+) -> Runtime:
     """Start the runtime that a resolved configuration names.
+
+    ``generation`` counts the times that the run was started; messages of another one are refused.
 
     Raises:
         StageError: a stage does not start.
     """
-    return RUNTIMES[config.parallel.runtime](config, batches, on_report)
+    return RUNTIMES[config.parallel.runtime](config, batches, on_report, generation)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dtp_dist.errors import LinkError, StageError
+from dtp_dist.errors import LinkError, StageError, StageLostError
 from dtp_dist.runtime.layout import Layout
 
 
@@ -68,15 +68,16 @@ class Supervisor:
         seen = self._last_seen(stage)
         return f"{self._layout.describe(stage)}, {seen}" if seen else self._status[stage].where
 
-    def died(self, stage: int, how: str) -> StageError:
+    def died(self, stage: int, how: str) -> StageLostError:
         """Return the error for a stage that has ended."""
-        return StageError(f"stage {stage} was lost: {how}; last seen in {self.where(stage)}")
+        return StageLostError(f"stage {stage} was lost: {how}; last seen in {self.where(stage)}")
 
     def check(self, awaited: Iterable[int]) -> None:
         """Judge the stages that still owe an answer.
 
         Raises:
-            StageError: one of them shows no sign of life, or one action takes too long.
+            StageLostError: one of them shows no sign of life.
+            StageError: one action takes too long.
             LinkError: all stages wait for a message at once, so one was lost.
         """
         now = self._clock()
@@ -85,7 +86,7 @@ class Supervisor:
             silent = now - self._heard[stage]
             if silent > self._failure_timeout:
                 text = f"no sign of life for {silent:.1f} s (parallel.failure_timeout); last seen in"
-                raise StageError(f"stage {stage} was lost: {text} {self.where(stage)}")
+                raise StageLostError(f"stage {stage} was lost: {text} {self.where(stage)}")
             status = self._status[stage]
             if status.state == "computing" and status.seconds > self._action_timeout:
                 text = f"one action takes longer than {self._action_timeout:g} s (parallel.action_timeout)"

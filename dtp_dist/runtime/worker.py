@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,8 +10,7 @@ from torch import Tensor
 from dtp_dist.algorithm.build import build_layer
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.algorithm.stage import Stage
-from dtp_dist.algorithm.state import layer_state, load_layer_state
-from dtp_dist.checkpoint import FileEntry, read_layer, write_layer
+from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches
 from dtp_dist.errors import NonFiniteError
@@ -124,15 +122,15 @@ class StageWorker:
         """Return the error with this stage in front."""
         return NonFiniteError(f"{self.layout.describe(self.index)}, {error}")
 
-    def save(self, directory: str) -> list[FileEntry]:
-        """Write every layer's state into ``directory``; the pipeline must be drained."""
-        return [write_layer(Path(directory), layer.index, layer_state(layer)) for layer in self.stage.layers]
+    def states(self) -> dict[int, Tensors]:
+        """Return a copy of every layer's state by its number; the pipeline must be drained."""
+        return {layer.index: layer_state(layer) for layer in self.stage.layers}
 
-    def load(self, directory: str) -> None:
-        """Put back every layer's state from ``directory``."""
+    def load(self, states: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Put back every layer's state."""
         self.stage.abandon()
         for layer in self.stage.layers:
-            load_layer_state(layer, read_layer(Path(directory), layer.index))
+            load_layer_state(layer, states[layer.index])
 
     def spans(self) -> list[Span]:
         """Return the stage's last actions and waits."""

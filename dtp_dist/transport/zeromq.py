@@ -1,4 +1,4 @@
-"""A link between two processes over ZeroMQ: `ipc://` on one host, `tcp://` across hosts.
+"""A link between two processes over ZeroMQ: `ipc://` on one host, `tcp://` across hosts, there with `curve`.
 
 The receiver binds a PULL socket, the sender connects a PUSH socket and sends HELLO, the receiver accepts it:
 
@@ -28,9 +28,11 @@ __all__ = ["LinkOptions", "ZmqReceiver", "ZmqSender"]
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
-_HANDSHAKE_MS = 5_000
+_CONNECT_MS = _HANDSHAKE_MS = 5_000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1_000
 _LINGER_MS = 1_000
+_OVERHEAD_BYTES = 1_024
+"""What a frame may have beyond the largest message: CURVE adds 33 bytes, and its handshake has 300."""
 
 
 class LinkOptions(TypedDict):
@@ -69,20 +71,23 @@ class _End:
         self.socket: zmq.Socket[bytes] = context.socket(socket_type)
         self.event = zmq.POLLOUT if socket_type == zmq.PUSH else zmq.POLLIN
         self.socket.set_hwm(options["high_water"])
-        self.socket.setsockopt(zmq.MAXMSGSIZE, self.max_bytes)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, self.max_bytes + _OVERHEAD_BYTES)  # `decode` is exact
+        self.socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
         self.socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         self.socket.setsockopt(zmq.LINGER, _LINGER_MS)  # so that the last message before a close arrives
         self.socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a peer that is not there
-        if "configure" in options:
-            options["configure"](self.socket)
+        self._configure = options.get("configure")
         self._poller = zmq.Poller()
         self._poller.register(self.socket, self.event)
 
     def open(self, action: Callable[[str], Any], endpoint: str) -> None:
-        """Bind or connect; raises LinkError, and gives the socket up, if that fails."""
+        """Configure, then bind or connect; raises LinkError, and gives the socket up, if that fails."""
         try:
+            self.socket.setsockopt(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+            if self._configure is not None:
+                self._configure(self.socket)
             action(endpoint)
         except zmq.ZMQError as error:
             self.socket.close(linger=0)
@@ -167,7 +172,10 @@ class ZmqSender(Sender):
 
 
 class ZmqReceiver(Receiver):
-    """The receiving end, bound to `endpoint` (`tcp://host:0` becomes the port that was free)."""
+    """The receiving end, bound to `endpoint`, an address of this host.
+
+    The port 0 of `tcp://10.0.0.5:0` or `tcp://[fd00::5]:0` becomes one that was free, in `self.endpoint`.
+    """
 
     def __init__(
         self, context: Context, endpoint: str, identity: LinkIdentity, **options: Unpack[LinkOptions]

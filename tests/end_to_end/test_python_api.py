@@ -22,7 +22,7 @@ from runs import PATIENCE, read_metrics, read_result, small, small_config, write
 
 
 def test_what_the_package_offers():
-    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "train"}
+    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "resume", "train"}
     assert all(hasattr(dtp_dist, name) for name in dtp_dist.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dtp_dist.nonsense

@@ -37,7 +37,7 @@ def start(tmp_path: Path, temporary: Path) -> Iterator[Start]:
     started: list[LiveRun] = []
 
     def begin(*overrides: str, **env: str) -> LiveRun:
-        started.append(LiveRun(tmp_path, temporary, *LOCAL, *overrides, env=env))
+        started.append(LiveRun(tmp_path, temporary, *LOCAL, "parallel.max_restarts=0", *overrides, env=env))
         return started[-1]
 
     yield begin

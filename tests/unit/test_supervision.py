@@ -16,9 +16,9 @@ from dtp_dist.runtime.faults import VARIABLE, faults_from_environment
 from dtp_dist.runtime.kernel import die_with_parent
 from dtp_dist.runtime.last_seen import SIZE, LastSeen, new_board
 from dtp_dist.runtime.layout import Layout
-from dtp_dist.runtime.local import failure_error
-from dtp_dist.runtime.local_service import largest_message
-from dtp_dist.runtime.local_stage import Failure
+from dtp_dist.runtime.service import largest_message
+from dtp_dist.runtime.setup import Failure
+from dtp_dist.runtime.supervised import failure_error
 from dtp_dist.runtime.supervision import Status, Supervisor
 from dtp_dist.runtime.timeline import Timeline, in_words
 from dtp_dist.schedule import Action
@@ -198,7 +198,7 @@ def test_a_failure_of_a_stage_keeps_its_class_where_it_is_one_of_ours():
 
 def test_a_failure_is_pickled_under_its_modules_own_name():
     """Run by ``-m``, the module was ``__main__``, and the parent could not read any failure."""
-    assert Failure.__module__ == "dtp_dist.runtime.local_stage"
+    assert Failure.__module__ == "dtp_dist.runtime.setup"
     source = Path(local_stage.__file__).read_text()
     assert "local_stage.main()" in source.split('if __name__ == "__main__":')[1]
 

@@ -1,0 +1,62 @@
+"""Whether a changed configuration is still the same experiment, and still ends with the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dtp_dist.config.load import to_dict
+from dtp_dist.config.schema import Config
+from dtp_dist.errors import ConfigError
+
+FREE = (
+    "name",
+    "run_dir",
+    "monitor.",
+    "parallel.",
+    "data.root",
+    "data.eval_batch_size",
+    "train.epochs",
+    "train.max_steps",
+    "train.keep_checkpoints",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+)
+"""What may change when a run goes on: where it runs, how long and what it tells."""
+
+PIPELINED = ("parallel.stages", "parallel.partition", "parallel.in_flight", "train.checkpoint_every")
+"""What changes the bits of a run with more than one minibatch in flight."""
+
+
+def compare(old: Config, new: Config) -> list[str]:
+    """Return, in words, what ends the guarantee of the same bits, nothing where it holds.
+
+    Raises:
+        ConfigError: a change makes it another experiment; names the key and both values.
+    """
+    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    for key in changed:
+        if not key.startswith(FREE):
+            values = f"was {before.get(key)!r}, now {after.get(key)!r}"
+            raise ConfigError(f"{key}: {values}: that is another experiment; train it in a run of its own")
+    deep = max(old.parallel.in_flight, new.parallel.in_flight) > 1
+    notes = [
+        f"{key} changed with more than one minibatch in flight"
+        for key in changed
+        if deep and key in PIPELINED
+    ]
+    notes += [f"{key} changed" for key in changed if key in ("parallel.threads", "parallel.device")]
+    return notes
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return nested sections as dotted keys; lists of numbers are values, lists of sections are numbered."""
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = {str(number): item for number, item in enumerate(value, 1)}.items()
+    else:
+        return {key: value}
+    return {
+        name: leaf for part, item in items for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
+    }

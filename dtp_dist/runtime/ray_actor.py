@@ -1,0 +1,91 @@
+"""One stage as a Ray actor: a long call at a time, and a second concurrency group that answers meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from dtp_dist.runtime.setup import Failure, StageSetup
+
+if TYPE_CHECKING:
+    from dtp_dist.runtime.service import StageService
+
+ORPHAN_SECONDS = 20.0
+
+
+class RayStage:
+    """The actor's class; tensors never pass through its methods."""
+
+    def __init__(self, setup: StageSetup, path: list[str]) -> None:
+        """Take what the stage needs to know; torch is imported in ``build``, in the thread that computes."""
+        sys.path[:] = [*sys.path, *(entry for entry in path if entry not in sys.path)]
+        self._setup = setup
+        self._service: StageService | None = None
+        self._said: deque[tuple[str, Any]] = deque()
+        self._heard = time.monotonic()
+        threading.Thread(target=self._watch_driver, name="orphan watch", daemon=True).start()
+
+    def _watch_driver(self) -> None:
+        """End this process when the driver has not asked for a sign of life for a while."""
+        while time.monotonic() - self._heard < ORPHAN_SECONDS:
+            time.sleep(1.0)
+        os._exit(1)
+
+    def ask(self, method: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        """Return ("reply", value) of one of the service's methods, or ("failed", Failure)."""
+        try:
+            if method == "build":
+                from dtp_dist.runtime.service import StageService
+
+                self._service = StageService(self._setup, self._keep)
+                return "reply", None
+            return "reply", getattr(self._service, method)(*arguments)
+        except BaseException as error:
+            index = self._setup.index
+            where = self._service.where() if self._service is not None else f"stage {index}, starting"
+            return "failed", Failure(type(error).__name__, str(error), traceback.format_exc(), where)
+
+    def _keep(self, kind: str, value: Any) -> None:
+        self._said.append((kind, value))
+
+    @ray.method(concurrency_group="control")
+    def pulse(self) -> tuple[Any, list[tuple[str, Any]]]:
+        """Return (status, what the stage has said since the last pulse): a sign of life."""
+        self._heard = time.monotonic()
+        said = []
+        while self._said:
+            said.append(self._said.popleft())
+        return (self._service.status() if self._service is not None else None), said
+
+    @ray.method(concurrency_group="control")
+    def whereabouts(self) -> tuple[int, str, str]:
+        """Return process id, node id and the node's address."""
+        address: Callable[[], str] = ray.util.get_node_ip_address
+        return os.getpid(), ray.get_runtime_context().get_node_id(), address()
+
+    @ray.method(concurrency_group="control")
+    def prepare(self, endpoint: str) -> None:
+        """Take the endpoint under which to bind, once all stages' nodes are known."""
+        if endpoint.startswith("ipc://"):
+            folder = Path(endpoint.removeprefix("ipc://"))
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.getuid():
+                raise PermissionError(f"{folder} belongs to somebody else")
+        setup = self._setup
+        self._setup = StageSetup(setup.config, setup.index, setup.run_id, setup.generation, endpoint)
+
+    @ray.method(concurrency_group="control")
+    def clean(self) -> None:
+        """Remove the folder of the sockets, which need no names once they are connected."""
+        if self._setup.endpoint.startswith("ipc://"):
+            shutil.rmtree(self._setup.endpoint.removeprefix("ipc://"), ignore_errors=True)

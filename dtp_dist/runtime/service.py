@@ -1,0 +1,233 @@
+"""What a driver can ask of a stage in a process: link up, run, save, load; tensors stay among the stages."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from dtp_dist.algorithm.layers.base import Shape
+from dtp_dist.algorithm.state import Tensors
+from dtp_dist.checkpoint import layer_file, pack_layer, read_layer, unpack_layer, write_file
+from dtp_dist.config import Config, parse_config, shapes_of
+from dtp_dist.errors import NonFiniteError
+from dtp_dist.messages import HEADER_BYTES, LinkIdentity, MessageKind
+from dtp_dist.runtime.faults import faults_from_environment
+from dtp_dist.runtime.feed import load_batches
+from dtp_dist.runtime.kernel import die_with_parent
+from dtp_dist.runtime.last_seen import LastSeen
+from dtp_dist.runtime.layout import DTYPES
+from dtp_dist.runtime.local_stage import LocalSetup
+from dtp_dist.runtime.segment import Segment, Span, StageSummary
+from dtp_dist.runtime.setup import Address, Failure, StageSetup
+from dtp_dist.runtime.supervision import Status
+from dtp_dist.runtime.worker import StageWorker, set_threads
+from dtp_dist.transport import (
+    Gatekeeper,
+    LinkOptions,
+    ZmqReceiver,
+    ZmqSender,
+    client_security,
+    new_key_pair,
+    server_security,
+)
+
+LABEL_BYTES = 8
+SPIN_SECONDS = 0.02
+
+
+class StageService:
+    """A stage in a process of its own; every public method is a call of the driver's."""
+
+    def __init__(self, setup: StageSetup, send: Callable[[str, Any], None]) -> None:
+        self._setup, self._send = setup, send
+        self._config = parse_config(setup.config)
+        set_threads(self._config)
+        batches = load_batches(self._config) if setup.index == 0 else None
+        self._worker = StageWorker(
+            self._config,
+            setup.index,
+            batches,
+            lambda report: send("report", report),
+            faults_from_environment(setup.generation),
+        )
+        gc.collect()
+        gc.freeze()  # what is here by now stays; collections need not look at it again
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._keys = new_key_pair() if setup.endpoint.startswith("tcp") else None
+        self._gate = Gatekeeper(self._context) if self._keys is not None else None
+        if self._gate is not None:
+            self._gate.start()
+        self._options = LinkOptions(
+            timeout=self._config.parallel.action_timeout * self._worker.layout.stages,
+            stopped=lambda: False,
+            high_water=max(2, self._worker.layout.in_flight),
+            max_bytes=largest_message(self._config),
+            spin=SPIN_SECONDS if self._may_spin() else 0.0,
+        )
+
+    def _may_spin(self) -> bool:
+        """Whether waits are on the critical path (D = 1) and every stage has cores of its own."""
+        layout = self._worker.layout
+        cores = os.cpu_count() or 1
+        return layout.in_flight == 1 and layout.stages * self._config.parallel.threads <= cores
+
+    def status(self) -> Status:
+        """Return a sign of life."""
+        state, _, _, since = self._worker.timeline.now
+        return Status(state, self._worker.where(), self._worker.timeline.clock() - since)
+
+    def where(self) -> str:
+        """Return stage, action, layer and minibatch in words."""
+        return self._worker.where()
+
+    def bind(self) -> Address:
+        """Bind this stage's receiving ends and return where they are."""
+        index, links = self._setup.index, self._worker.links
+        found: dict[int, str] = {}
+        if index > 0:
+            links.activation_in = self._receiver(MessageKind.ACTIVATION, index - 1)
+            found[MessageKind.ACTIVATION] = links.activation_in.endpoint
+        if index < self._worker.layout.stages - 1:
+            links.target_in = self._receiver(MessageKind.TARGET, index + 1)
+            found[MessageKind.TARGET] = links.target_in.endpoint
+        return Address(found, None if self._keys is None else self._keys.public)
+
+    def connect(self, above: Address | None, below: Address | None) -> None:
+        """Connect to the neighbours and shake hands both ways.
+
+        Raises:
+            LinkError: a neighbour does not answer in time, or is not who it should be.
+        """
+        links, limit = self._worker.links, self._config.parallel.start_timeout
+        senders = []
+        if above is not None:
+            self._allow(MessageKind.TARGET, self._setup.index + 1, above)
+            links.activation_out = self._sender(MessageKind.ACTIVATION, above)
+            senders.append(links.activation_out)
+        if below is not None:
+            self._allow(MessageKind.ACTIVATION, self._setup.index - 1, below)
+            links.target_out = self._sender(MessageKind.TARGET, below)
+            senders.append(links.target_out)
+        for sender in senders:
+            sender.connect(limit)
+        for receiver in (links.activation_in, links.target_in):
+            if isinstance(receiver, ZmqReceiver):
+                receiver.accept(limit)
+
+    def run(self, segment: Segment) -> StageSummary:
+        """Run this stage's part of a segment."""
+        executor = self._worker.begin(segment)
+        try:
+            while not executor.finished:
+                executor.step()
+        except NonFiniteError as error:
+            raise self._worker.locate(error) from error
+        return self._worker.finish()
+
+    def save(self, directory: str, through_driver: bool) -> None:
+        """Copy this stage's layers and write them meanwhile; ``saved`` is said when they are on the disk.
+
+        With ``through_driver`` their bytes are said instead: this node can't write to the run's folder.
+        """
+        writer = threading.Thread(
+            target=self._write,
+            args=(Path(directory), self._worker.states(), through_driver),
+            name="checkpoint",
+        )
+        writer.start()
+
+    def _write(self, directory: Path, states: Mapping[int, Tensors], through_driver: bool) -> None:
+        packed = []
+        try:
+            for index, state in states.items():
+                entry, data = pack_layer(index, state)
+                if not through_driver:
+                    write_file(directory / entry.name, data)
+                packed.append((entry, data if through_driver else None))
+        except Exception as error:
+            self._send(
+                "failed", Failure(type(error).__name__, str(error), traceback.format_exc(), self.where())
+            )
+            return
+        self._send("saved", (str(directory), packed))
+
+    def load(self, directory: str, files: Mapping[str, bytes] | None) -> None:
+        """Read this stage's layers, from ``files`` by name where the driver sends them along."""
+        states = {}
+        for index in self._worker.layout.layers(self._setup.index):
+            name = layer_file(index)
+            path = Path(directory)
+            states[index] = read_layer(path, index) if files is None else unpack_layer(files[name], name)
+        self._worker.load(states)
+
+    def can_write(self, directory: str, token: str) -> bool:
+        """Return whether this process sees the driver's ``token`` in ``directory`` and may write there."""
+        return (Path(directory) / token).exists() and os.access(directory, os.W_OK)
+
+    def spans(self) -> list[Span]:
+        """Return the last actions and waits."""
+        return self._worker.spans()
+
+    def _identity(self, kind: MessageKind, sender: int) -> LinkIdentity:
+        layers = self._worker.layout.layers(sender)
+        layer = layers[-1] if kind is MessageKind.ACTIVATION else layers[0] - 1
+        return LinkIdentity(self._setup.run_id, self._setup.generation, kind, sender, layer)
+
+    def _receiver(self, kind: MessageKind, sender: int) -> ZmqReceiver:
+        identity, options = self._identity(kind, sender), dict(self._options)
+        if self._keys is not None:
+            options["configure"] = server_security(self._keys, self._domain(kind, sender))
+            endpoint = f"{self._setup.endpoint}:0"
+        else:
+            endpoint = f"{self._setup.endpoint}/{self._setup.generation}-{kind.name.lower()}-{sender}"
+        return ZmqReceiver(self._context, endpoint, identity, **options)  # type: ignore[arg-type]
+
+    def _sender(self, kind: MessageKind, peer: Address) -> ZmqSender:
+        options = dict(self._options)
+        if self._keys is not None and peer.public_key is not None:
+            options["configure"] = client_security(self._keys, peer.public_key)
+        identity = self._identity(kind, self._setup.index)
+        return ZmqSender(self._context, peer.endpoints[kind], identity, **options)  # type: ignore[arg-type]
+
+    def _allow(self, kind: MessageKind, sender: int, peer: Address) -> None:
+        if self._gate is not None and peer.public_key is not None:
+            self._gate.allow(self._domain(kind, sender), peer.public_key)
+
+    def _domain(self, kind: MessageKind, sender: int) -> str:
+        """Return the name under which one receiver admits one key; new in every generation."""
+        return f"{self._setup.generation}: {self._identity(kind, sender)}"
+
+
+class LocalService(StageService):
+    """A stage in a process that this machine's driver started."""
+
+    def __init__(self, setup: LocalSetup, send: Callable[[str, Any], None]) -> None:
+        super().__init__(setup.stage, send)
+        self._parent = setup.parent
+        self._worker.timeline.tell = LastSeen(setup.board).write
+
+    def seal(self) -> None:
+        """Die at once with the parent from now on: there are no socket files left to remove."""
+        die_with_parent(self._parent, signal.SIGKILL)
+
+
+def largest_message(config: Config) -> int:
+    """Return the bytes of the largest message that any link of the run may carry."""
+    examples = max(config.data.batch_size, config.data.eval_batch_size)
+    widest = max(_numel(shape) for shape in shapes_of(config))
+    return HEADER_BYTES + examples * (widest * DTYPES[config.train.dtype].itemsize + LABEL_BYTES)
+
+
+def _numel(shape: Shape) -> int:
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
