@@ -75,7 +75,7 @@ class ConsoleMonitor(Monitor):
                 self._console.print(text, highlight=False, soft_wrap=True, markup=False)
             return
         text = in_words(line)
-        ends_epoch = "test_error" in line.values or "epoch_seconds" in line.values
+        ends_epoch = "test_error" in line.values
         if self._progress is not None:
             self._progress.update(self._task, completed=line.step, description=place, values=_short(line))
         if ends_epoch or (self._progress is None and line.time - self._last >= PLAIN_SECONDS):

@@ -19,10 +19,9 @@ from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.last_seen import LastSeen, new_board
 from dtp_dist.runtime.local_stage import LocalSetup
 from dtp_dist.runtime.setup import StageSetup
-from dtp_dist.runtime.supervised import Heard, SupervisedRuntime
+from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, thread_variables
 
 END_GRACE = 3.0
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalRuntime(SupervisedRuntime):
@@ -55,7 +54,6 @@ class LocalRuntime(SupervisedRuntime):
     def _spawn(self, stage: int) -> None:
         mine, theirs = Pipe()
         board = new_board()
-        threads = str(self._config.parallel.threads)
         process = subprocess.Popen(
             [sys.executable, "-m", "dtp_dist.runtime.local_stage", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno(), board],
@@ -63,7 +61,7 @@ class LocalRuntime(SupervisedRuntime):
             start_new_session=True,  # Ctrl-C is the parent's to handle
             env={
                 **os.environ,
-                **dict.fromkeys(THREAD_VARIABLES, threads),
+                **thread_variables(self._config),
                 "PYTHONPATH": os.pathsep.join(sys.path),
             },
         )

