@@ -101,11 +101,11 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     return found
 
 
-def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until ``true()`` and return the seconds it took."""
+def wait_until(true: Callable[[], bool], seconds: float, what: Callable[[], str]) -> float:
+    """Wait until ``true()`` and return the seconds it took; ``what()`` says in the end what is not true."""
     start = time.monotonic()
     while not true():
-        assert time.monotonic() - start < seconds, f"{what}: not within {seconds:g} s"
+        assert time.monotonic() - start < seconds, f"{what()}: not within {seconds:g} s"
         time.sleep(0.02)
     return time.monotonic() - start
 
@@ -144,11 +144,13 @@ class LiveRun:
         return sorted(found, key=lambda each: each.create_time())
 
     def wait_for_stages(self, count: int) -> None:
-        wait_until(lambda: self._alive() and len(self.stages()) == count, PATIENCE, f"{count} processes")
+        wait_until(
+            lambda: self._alive() and len(self.stages()) == count, PATIENCE, lambda: f"{count} processes"
+        )
 
     def wait_for_event(self, name: str) -> dict[str, Any]:
         """Wait until the run has told of an event, and return its line."""
-        wait_until(lambda: self._alive() and bool(self._events(name)), PATIENCE, f"event {name}")
+        wait_until(lambda: self._alive() and bool(self._events(name)), PATIENCE, lambda: f"event {name}")
         self.stages()
         return self._events(name)[0]
 
@@ -175,7 +177,7 @@ class LiveRun:
         return alive + [str(path) for path in self.temporary.glob("dtp-dist-*")]
 
     def wait_for_nothing_left(self, seconds: float = 10.0) -> None:
-        wait_until(lambda: not self.left(), seconds, f"left over: {self.left()}")
+        wait_until(lambda: not self.left(), seconds, lambda: f"left over: {self.left()}")
 
     def close(self) -> None:
         for each in (*self.stages(), *self.seen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ class LocalRuntime(SupervisedRuntime):
         del batches  # the first stage reads the data itself
         self._boards: list[LastSeen] = []
         super().__init__(config, on_report, generation)
-        self._sockets = tempfile.mkdtemp(prefix="dtp-dist-")  # mode 0700
+        self._sockets = os.path.join(tempfile.gettempdir(), f"dtp-dist-{secrets.token_hex(8)}")
         self._run_id = os.urandom(16)
         self._connections: list[Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -47,6 +48,7 @@ class LocalRuntime(SupervisedRuntime):
         for stage in range(self.layout.stages):
             self._spawn(stage)
         self._gather("to start", self._config.parallel.start_timeout)
+        os.mkdir(self._sockets, mode=0o700)  # now that every stage is there to remove it
         self._link_up()
         shutil.rmtree(self._sockets, ignore_errors=True)  # connected sockets need no names
         self._call("seal")

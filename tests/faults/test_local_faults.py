@@ -16,7 +16,18 @@ import psutil
 import pytest
 
 from dtp_dist.checkpoint import newest_checkpoint
-from runs import ENDLESS, LOCAL, LiveRun, read_metrics, run_cli, small, the_line, write_config
+from runs import (
+    ENDLESS,
+    LOCAL,
+    PATIENCE,
+    LiveRun,
+    read_metrics,
+    run_cli,
+    small,
+    the_line,
+    wait_until,
+    write_config,
+)
 
 pytestmark = pytest.mark.slow
 LIMIT = 10.0
@@ -143,9 +154,12 @@ def test_kill_9_of_the_parent_ends_its_stages(start):
     assert_checkpoint_kept(run)
 
 
-def test_kill_9_of_the_parent_while_the_stages_start_ends_them(start):
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02, 0.5])
+def test_kill_9_of_the_parent_while_the_stages_start_ends_them(start, seconds):
+    """Stages that had been told nothing yet left the folder of the sockets behind."""
     run = start(*ENDLESS)
     run.wait_for_stages(2)
+    time.sleep(seconds)
     run.process.kill()
     run.wait_for_nothing_left(LIMIT)
 
@@ -173,27 +187,45 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before
 
 
 CHILD_ONLY = """
-import os, sys
+import os, sys, time
 from torch import nn
 
 def layer(input_shape, deed):
     if "local_stage" in " ".join(sys.orig_argv):
         if deed == "raise":
             raise OSError("no such device here")
-        os._exit(7)
+        if deed == "exit":
+            os._exit(7)
+        from dtp_dist.runtime.service import StageService
+
+        StageService.connect = lambda *_: time.sleep(600)
     return nn.Linear(input_shape[0], 32), nn.Linear(32, input_shape[0])
 """
 
 
-@pytest.mark.parametrize(("deed", "words"), [("raise", "no such device here"), ("exit", "exit code 7")])
-def test_a_stage_that_can_not_start_ends_the_run(start, tmp_path, deed, words):
-    (tmp_path / "child_only.py").write_text(CHILD_ONLY)
+def write_child_only(folder: Path, deed: str) -> None:
+    """Write a config with a layer that does something else where a stage's process builds it."""
+    (folder / "child_only.py").write_text(CHILD_ONLY)
     layers = [
         {"kind": "dense", "units": 32},
         {"kind": "child_only:layer", "args": {"deed": deed}},
         {"kind": "dense", "units": 10, "activation": "linear"},
     ]
-    write_config(tmp_path, small(model={"input": [64], "layers": layers}))
+    write_config(folder, small(model={"input": [64], "layers": layers}))
+
+
+def test_kill_9_of_the_parent_while_there_are_sockets_removes_them(start, tmp_path, temporary):
+    write_child_only(tmp_path, "never connect")
+    run = start()
+    wait_until(lambda: any(temporary.glob("dtp-dist-*/*")), PATIENCE, lambda: "sockets")
+    run.stages()
+    run.process.kill()
+    run.wait_for_nothing_left(LIMIT)
+
+
+@pytest.mark.parametrize(("deed", "words"), [("raise", "no such device here"), ("exit", "exit code 7")])
+def test_a_stage_that_can_not_start_ends_the_run(start, tmp_path, deed, words):
+    write_child_only(tmp_path, deed)
     run = start()
     code, said = run.wait_for_end()
     assert code in (1, 2)
