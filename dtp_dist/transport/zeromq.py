@@ -21,8 +21,9 @@ from typing import Any, NotRequired, TypedDict, Unpack
 import zmq
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import LinkIdentity, Message, decode, encode
+from dtp_dist.messages import LinkIdentity, Message
 from dtp_dist.transport.base import Receiver, Sender, wait_for
+from dtp_dist.wire import decode, encode
 
 __all__ = ["LinkOptions", "ZmqReceiver", "ZmqSender"]
 

@@ -105,9 +105,11 @@ def test_planning_does_not_know_who_runs_it(path):
     assert not imported_parts(path) & {"runtime", "trainer", "cli", "monitor", "transport"}
 
 
-@pytest.mark.parametrize("path", files_of("messages") + files_of("transport"), ids=module_of)
+@pytest.mark.parametrize(
+    "path", files_of("messages") + files_of("wire") + files_of("transport"), ids=module_of
+)
 def test_messages_and_transports_know_no_runtime(path):
-    assert imported_parts(path) <= {"errors", "schedule", "messages"}
+    assert imported_parts(path) <= {"errors", "schedule", "messages", "wire"}
 
 
 @pytest.mark.parametrize("path", files_of("runtime"), ids=module_of)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind, decode, encode
+from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
+from dtp_dist.wire import decode, encode
 
 RUN_ID = bytes(range(16))
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8]

@@ -12,9 +12,10 @@ import torch
 import zmq
 
 from dtp_dist.errors import LinkError, MessageError, Stopped
-from dtp_dist.messages import LinkIdentity, Message, MessageKind, encode
+from dtp_dist.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
 from dtp_dist.transport import Receiver, Sender, ZmqReceiver, ZmqSender, inprocess_pair
+from dtp_dist.wire import encode
 
 RUN_ID = bytes(range(16))
 LIMITS: dict[str, Any] = {"timeout": 60.0, "stopped": lambda: False, "high_water": 8, "max_bytes": 2 << 20}
