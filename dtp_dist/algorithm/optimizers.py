@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dtp_dist.algorithm.fused_adam import FusedAdam, FusedAdamW
 from dtp_dist.algorithm.numbers import Number, check_number
 from dtp_dist.algorithm.options import Options, RangeError, option
 
@@ -112,7 +113,7 @@ class AdamOptions(OptimizerOptions):
 
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's Adam, in its fused form (half the time on a CPU)."""
-        return torch.optim.Adam(parameters, **self._settings())
+        return FusedAdam(parameters, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         betas = (self.beta1, self.beta2)
@@ -128,7 +129,7 @@ class AdamWOptions(AdamOptions):
 
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's AdamW, in its fused form."""
-        return torch.optim.AdamW(parameters, **self._settings())
+        return FusedAdamW(parameters, **self._settings())
 
 
 @dataclass(frozen=True, kw_only=True)

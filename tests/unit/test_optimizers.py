@@ -112,7 +112,7 @@ TORCHS = {
 @pytest.mark.parametrize("name", TORCHS)
 def test_options_build_torchs_optimizer(name, dtype):
     options, kind, settings = TORCHS[name]
-    assert type(options.build([nn.Parameter(torch.ones(2))])) is kind
+    assert isinstance(options.build([nn.Parameter(torch.ones(2))]), kind)
     assert OPTIMIZERS[options.name] is type(options)
     mine = trajectory(options.build, dtype)
     theirs = trajectory(lambda given: kind(given, lr=LR, **settings), dtype)
@@ -208,3 +208,44 @@ def test_a_parameter_whose_memory_is_transposed_learns_as_any_other(name):
         found.append(values(layers))
     for left, right in zip(*found, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        (AdamOptions(lr=1.0, weight_decay=0.1), torch.optim.Adam),
+        (AdamWOptions(lr=1.0, weight_decay=0.1, beta1=0.8), torch.optim.AdamW),
+    ],
+)
+def test_the_fused_adam_has_torchs_bits_and_torchs_state(options, theirs):
+    """Also where a parameter has no gradient in some steps, and after its state was put back."""
+    generator = torch.Generator().manual_seed(3)
+    start = [torch.randn(shape, generator=generator) for shape in ((7, 5), (5,), (3, 3))]
+    sides = []
+    for make in (options.build, lambda given: theirs(given, **options._settings())):
+        given = [nn.Parameter(value.clone()) for value in start]
+        optimizer = make(given)
+        optimizer.param_groups[0]["lr"] = LR
+        sides.append((given, optimizer))
+    for step in range(6):
+        fresh = [torch.randn(value.shape, generator=generator) for value in start]
+        for given, optimizer in sides:
+            for number, (parameter, gradient) in enumerate(zip(given, fresh, strict=True)):
+                parameter.grad = gradient.clone() if (number + step) % 3 else None
+            optimizer.step()
+            if step == 3:
+                optimizer.load_state_dict(optimizer.state_dict())
+    for (mine, ours), (expected, torchs) in zip(*[[side] for side in sides], strict=True):
+        for parameter, other in zip(mine, expected, strict=True):
+            assert torch.equal(parameter, other)
+            assert ours.state[parameter].keys() == torchs.state[other].keys()
+            for name, value in ours.state[parameter].items():
+                assert torch.equal(value, torchs.state[other][name]), name
+
+
+def test_a_fused_adam_step_takes_a_closure_as_torchs_does():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = AdamOptions(lr=1.0).build([parameter])
+    parameter.grad = torch.ones(2)
+    assert optimizer.step(lambda: 2.5) == 2.5
+    assert optimizer.step(lambda: 1.5) == 1.5
