@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="data")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--minibatches", type=int, default=150)
+    parser.add_argument("--minibatches", type=int, default=250, help="half an epoch")
     parser.add_argument("--partition", default="null", help="of the two stages, e.g. [4,4]; null: planned")
     options = parser.parse_args()
     local = ("parallel.runtime=local", "parallel.stages=2", f"parallel.partition={options.partition}")
@@ -37,7 +37,7 @@ def main() -> None:
     }
     try:
         for run in runs.values():
-            run.train(50)
+            run.train(options.minibatches)
         rounds = []
         for _ in range(options.rounds):
             rates = {"rate": gemm_rate(0.5)}

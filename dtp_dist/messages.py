@@ -21,6 +21,7 @@ __all__ = [
     "DTYPES",
     "HEADER_BYTES",
     "MAX_DIMENSIONS",
+    "MAX_PAYLOADS",
     "PAYLOADS",
     "LinkIdentity",
     "Message",
@@ -45,6 +46,7 @@ class MessageKind(IntEnum):
 
 
 PAYLOADS = {MessageKind.HELLO: 0, MessageKind.ACTIVATION: 2, MessageKind.TARGET: 1}
+MAX_PAYLOADS = max(PAYLOADS.values())
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Message:
     payloads: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
-        problem = payload_problem(self.kind, tuple(Payload(p.dtype, tuple(p.shape)) for p in self.payloads))
+        problem = payload_problem(self.kind, tuple([Payload(p.dtype, p.shape) for p in self.payloads]))
         if problem:
             raise MessageError(f"{self}: {problem}")
 
@@ -141,7 +143,7 @@ class Message:
     @property
     def nbytes(self) -> int:
         """Bytes of its wire form: header and payloads."""
-        return HEADER_BYTES + sum(payload.nbytes for payload in self.payloads)
+        return HEADER_BYTES + sum([payload.nbytes for payload in self.payloads])
 
     def __str__(self) -> str:
         kind = self.kind.name.lower()

@@ -22,6 +22,7 @@ from dtp_dist.messages import (
     DTYPES,
     HEADER_BYTES,
     MAX_DIMENSIONS,
+    MAX_PAYLOADS,
     PAYLOADS,
     LinkIdentity,
     Message,
@@ -31,12 +32,11 @@ from dtp_dist.messages import (
 )
 from dtp_dist.schedule import Phase
 
-__all__ = ["Buffer", "decode", "encode", "payload_sizes"]
+__all__ = ["Buffer", "Header", "decode", "encode", "read_header", "split", "to_message"]
 
 Buffer = bytes | bytearray | memoryview
 
 MAGIC, VERSION = b"DTPD", 1
-MAX_PAYLOADS = max(PAYLOADS.values())
 _REMEMBERED = 256  # descriptions of payloads; a link's are nearly all alike
 
 _FIXED = struct.Struct("<4sHBBB16sIQIIQB")
@@ -44,11 +44,14 @@ _SLOT = struct.Struct(f"<BB{MAX_DIMENSIONS}IQ")
 assert _FIXED.size + MAX_PAYLOADS * _SLOT.size == HEADER_BYTES
 
 _PHASES = (Phase("both"), Phase("inverse"), Phase("forward"), Phase("evaluate"))
+_PHASE_CODES = {phase: code for code, phase in enumerate(_PHASES)}
 _DTYPES = dict(enumerate(DTYPES, 1))
 _DTYPE_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
-class _Header(NamedTuple):
+class _Fixed(NamedTuple):
+    """The part of a header that every message has."""
+
     magic: bytes
     version: int
     kind: int
@@ -62,21 +65,17 @@ class _Header(NamedTuple):
     minibatch: int
     payloads: int
 
-    @property
-    def due(self) -> tuple[object, ...]:
-        """Everything that the receiver knows in advance."""
-        known = (self.magic, self.version, self.run_id, self.generation, self.link, self.sender, self.layer)
-        return (*known, self.kind, self.sequence, self.payloads)
-
     def __str__(self) -> str:
         return f"message from stage {self.sender}, layer {self.layer}, minibatch {self.minibatch}"
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _due(identity: LinkIdentity) -> tuple[object, ...]:
-    """What every header of a link has in common."""
-    known = (MAGIC, VERSION, identity.run_id, identity.generation)
-    return (*known, identity.kind, identity.sender, identity.layer)
+class Header(NamedTuple):
+    """What a checked header tells: phase, minibatch, and each payload with its size in bytes."""
+
+    phase: Phase
+    minibatch: int
+    payloads: tuple[Payload, ...]
+    sizes: tuple[int, ...]
 
 
 def encode(message: Message, identity: LinkIdentity, sequence: int) -> list[Buffer]:
@@ -84,16 +83,26 @@ def encode(message: Message, identity: LinkIdentity, sequence: int) -> list[Buff
 
     The frame of a contiguous payload is a view of it, no copy. Raises MessageError if one is not on the CPU.
     """
-    for payload in message.payloads:
-        if payload.device.type != "cpu":
+    payloads = message.payloads
+    for payload in payloads:
+        if not payload.is_cpu:
             raise MessageError(f"{message}: only CPU tensors have a wire form, got one on {payload.device}")
     fixed = _FIXED.pack(
-        *(MAGIC, VERSION, message.kind, identity.kind, _PHASES.index(message.phase)),
-        *(identity.run_id, identity.generation, sequence),
-        *(message.sender, message.layer, message.minibatch, len(message.payloads)),
+        MAGIC,
+        VERSION,
+        message.kind,
+        identity.kind,
+        _PHASE_CODES[message.phase],
+        identity.run_id,
+        identity.generation,
+        sequence,
+        message.sender,
+        message.layer,
+        message.minibatch,
+        len(payloads),
     )
-    header = fixed + b"".join(_pack_slot(Payload(p.dtype, tuple(p.shape))) for p in message.payloads)
-    return [header.ljust(HEADER_BYTES, b"\0"), *(_bytes_of(payload) for payload in message.payloads)]
+    slots = _pack_slots(tuple([(payload.dtype, payload.shape) for payload in payloads]))
+    return [fixed + slots, *[_bytes_of(payload) for payload in payloads]]
 
 
 def decode(
@@ -110,28 +119,67 @@ def decode(
     sizes = [memoryview(frame).nbytes for frame in frames]
     if sum(sizes) > max_bytes:
         raise MessageError(f"{identity}: got {sum(sizes)} bytes, expected at most {max_bytes}")
-    if sizes[:1] != [HEADER_BYTES]:
-        raise MessageError(
-            f"{identity}: got a header of {sizes[0] if sizes else 0} bytes, expected {HEADER_BYTES}"
-        )
-    header = _Header(*_FIXED.unpack_from(frames[0]))
-    expected_kind = MessageKind.HELLO if expected_sequence == 0 else identity.kind
+    header = read_header(frames[0] if frames else b"", identity, expected_sequence, tuple(sizes[1:]))
+    return to_message(header, frames[1:], identity, expected_sequence)
+
+
+def split(data: Buffer) -> list[memoryview]:
+    """The frames in the bytes of a message that came in one piece, as its header tells their sizes.
+
+    Nothing is checked, that is for `decode` to do: what is left over is a frame more.
+    """
+    view = memoryview(data)
+    sizes = [HEADER_BYTES]
+    if len(view) >= HEADER_BYTES:
+        count = min(_FIXED.unpack_from(view)[-1], MAX_PAYLOADS)
+        sizes += [_SLOT.unpack_from(view, _FIXED.size + i * _SLOT.size)[-1] for i in range(count)]
+    frames, start = [], 0
+    for size in sizes:
+        frames.append(view[start : start + size])
+        start += size
+    return frames if start >= len(view) else [*frames, view[start:]]
+
+
+def read_header(
+    frame: Buffer, identity: LinkIdentity, expected_sequence: int, sizes: tuple[int, ...] | None = None
+) -> Header:
+    """What the header in `frame` says, checked to be that of message `expected_sequence` of the link.
+
+    `sizes`: bytes of each payload frame that came with it, if they have come.
+    Raises LinkError if messages before it were lost, MessageError for any other header.
+    """
+    if len(frame) != HEADER_BYTES:
+        raise MessageError(f"{identity}: got a header of {len(frame)} bytes, expected {HEADER_BYTES}")
+    fields = _FIXED.unpack_from(frame)
+    magic, version, kind, link, phase, run_id, generation, sequence, sender, layer, minibatch, count = fields
+    due = MessageKind.HELLO if expected_sequence == 0 else identity.kind
+    got = (magic, version, kind, link, run_id, generation, sequence, sender, layer, count)
+    known = (MAGIC, VERSION, due, identity.kind, identity.run_id, identity.generation, expected_sequence)
     try:
-        known = (*_due(identity), expected_kind, expected_sequence, PAYLOADS[expected_kind])
-        if header.due != known or header.phase >= len(_PHASES):
-            _check_header(header, identity, expected_kind, expected_sequence)
-        payloads = _read_slots(header.kind, bytes(frames[0][_FIXED.size :]), tuple(sizes[1:]))
+        if got != (*known, identity.sender, identity.layer, PAYLOADS[due]) or phase >= len(_PHASES):
+            _check_fixed(_Fixed(*fields), identity, due, expected_sequence)
+        payloads, sizes = _read_slots(due, bytes(frame[_FIXED.size :]), sizes)
     except (MessageError, LinkError) as error:
-        raise type(error)(f"{identity}: {header}: {error}") from None
-    tensors = tuple(_to_tensor(payload, frame) for payload, frame in zip(payloads, frames[1:], strict=True))
-    place = (_PHASES[header.phase], header.sender, header.layer, header.minibatch)
-    return Message(expected_kind, *place, tensors)
+        place = f"{_Fixed(*fields)}: " if magic == MAGIC else ""  # other bytes tell no place
+        raise type(error)(f"{identity}: {place}{error}") from None
+    return Header(_PHASES[phase], minibatch, payloads, sizes)
+
+
+def to_message(header: Header, frames: Sequence[Buffer], identity: LinkIdentity, sequence: int) -> Message:
+    """The message of a checked header, its payloads copied from frames of exactly `header.sizes` bytes."""
+    tensors = tuple([_to_tensor(*each) for each in zip(header.payloads, frames, strict=True)])
+    kind = MessageKind.HELLO if sequence == 0 else identity.kind
+    return Message(kind, header.phase, identity.sender, identity.layer, header.minibatch, tensors)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _pack_slot(payload: Payload) -> bytes:
-    shape = [*payload.shape, *[0] * (MAX_DIMENSIONS - len(payload.shape))]
-    return _SLOT.pack(_DTYPE_CODES[payload.dtype], len(payload.shape), *shape, payload.nbytes)
+def _pack_slots(payloads: tuple[tuple[torch.dtype, torch.Size], ...]) -> bytes:
+    packed = b""
+    for dtype, size in payloads:
+        shape = [*size, *[0] * (MAX_DIMENSIONS - len(size))]
+        nbytes = Payload(dtype, tuple(size)).nbytes
+        packed += _SLOT.pack(_DTYPE_CODES[dtype], len(size), *shape, nbytes)
+    return packed.ljust(MAX_PAYLOADS * _SLOT.size, b"\0")
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
@@ -148,7 +196,7 @@ def _to_tensor(payload: Payload, frame: Buffer) -> Tensor:
     return tensor
 
 
-def _check_header(header: _Header, identity: LinkIdentity, kind: MessageKind, sequence: int) -> None:
+def _check_fixed(header: _Fixed, identity: LinkIdentity, kind: MessageKind, sequence: int) -> None:
     for name, got, expected in (
         ("magic and version", (header.magic, header.version), (MAGIC, VERSION)),
         ("run id", header.run_id.hex(), identity.run_id.hex()),
@@ -169,26 +217,31 @@ def _check_header(header: _Header, identity: LinkIdentity, kind: MessageKind, se
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _read_slots(kind: int, described: bytes, sizes: tuple[int, ...]) -> tuple[Payload, ...]:
-    """What a header says of each payload, checked against the kind and the payload frames' sizes.
+def _read_slots(
+    kind: MessageKind, described: bytes, sizes: tuple[int, ...] | None
+) -> tuple[tuple[Payload, ...], tuple[int, ...]]:
+    """What a header says of each payload, checked against the kind, and their sizes in bytes.
 
     A link's messages are nearly all described alike, so the answer is remembered.
     """
-    count = PAYLOADS[MessageKind(kind)]
-    if len(sizes) != count:
+    count = PAYLOADS[kind]
+    if sizes is not None and len(sizes) != count:
         raise MessageError(f"got {len(sizes)} payload frames, expected {count}")
     slots = [_SLOT.unpack_from(described, i * _SLOT.size) for i in range(MAX_PAYLOADS)]
     if any(any(slot) for slot in slots[count:]):
         raise MessageError(f"got descriptions of more than {count} payloads")
-    payloads = tuple(_read_slot(slot, size) for slot, size in zip(slots, sizes, strict=False))
-    problem = payload_problem(MessageKind(kind), payloads)
+    told = tuple(slot[-1] for slot in slots[:count])
+    payloads = tuple(
+        _read_slot(slot, size) for slot, size in zip(slots, told if sizes is None else sizes, strict=False)
+    )
+    problem = payload_problem(kind, payloads)
     if problem:
         raise MessageError(problem)
-    return payloads
+    return payloads, told
 
 
 def _read_slot(slot: tuple[int, ...], size: int) -> Payload:
-    """One payload of a frame of `size` bytes, as its header slot describes it."""
+    """One payload of `size` bytes, as its header slot describes it."""
     code, ndim, *shape, nbytes = slot
     if code not in _DTYPES or ndim > MAX_DIMENSIONS or any(shape[ndim:]):
         raise MessageError(f"got a payload of dtype code {code}, {ndim} dimensions, shape {shape}")
@@ -197,14 +250,3 @@ def _read_slot(slot: tuple[int, ...], size: int) -> Payload:
         expected = f"expected {payload.nbytes} for {payload}"
         raise MessageError(f"got {size} bytes and {nbytes} in the header, {expected}")
     return payload
-
-
-def payload_sizes(header: Buffer) -> list[int]:
-    """What a header says of the number of bytes of each payload; it is `decode` that checks it.
-
-    Raises MessageError for a header of another size.
-    """
-    if len(header) != HEADER_BYTES:
-        raise MessageError(f"got a header of {len(header)} bytes, expected {HEADER_BYTES}")
-    count = min(_FIXED.unpack_from(header)[-1], MAX_PAYLOADS)
-    return [_SLOT.unpack_from(header, _FIXED.size + i * _SLOT.size)[-1] for i in range(count)]

@@ -109,8 +109,9 @@ class ParallelConfig(Options):
     )
     transport: str = option(
         "auto",
-        doc="how messages travel: auto takes ipc where all stages share a host, else tcp; tcp is encrypted",
-        one_of=("auto", "ipc", "tcp"),
+        doc="how messages travel: auto takes shared memory where all stages share a host (on Linux; else "
+        "ipc), and tcp, which is encrypted, where they do not",
+        one_of=("auto", "shm", "ipc", "tcp"),
     )
     failure_timeout: float = option(
         10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0

@@ -70,6 +70,7 @@ class Executor:
         self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
         self._source, self._done, self._before = source, done, before
         self._index, self._device = index, device or torch.device("cpu")
+        self._on_host = self._device.type == "cpu"
         self._actions = stage_actions(
             index, layout.stages, segment.minibatches, layout.in_flight, segment.phase
         )
@@ -114,10 +115,11 @@ class Executor:
     def _receive(self, link: Receiver, name: str, minibatch: int) -> list[Tensor]:
         with self._timeline.wait(name, minibatch):
             message = link.receive(minibatch, self._segment.phase)
-        return [payload.to(self._device) for payload in message.payloads]
+        payloads = message.payloads
+        return [*payloads] if self._on_host else [payload.to(self._device) for payload in payloads]
 
     def _send(self, link: Sender, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> None:
-        if link.crosses_processes:
+        if link.crosses_processes and not self._on_host:
             payloads = tuple(payload.cpu() for payload in payloads)
         message = Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
         with self._timeline.wait(f"send {kind.name.lower()}", minibatch):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import tempfile
 
 from dtp_dist.runtime.timeline import in_words
 
-_NAME_BYTES = 24
-SIZE = _NAME_BYTES + 8
+_BOARD = struct.Struct("<24sq")
+SIZE = _BOARD.size
 
 
 def new_board() -> int:
@@ -36,13 +37,13 @@ class LastSeen:
         """Replace what is there, which costs less than a microsecond; minibatch -1 means none."""
         packed = self._names.get(name)
         if packed is None:
-            packed = self._names[name] = name.encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
-        self._memory[:SIZE] = packed + minibatch.to_bytes(8, "little", signed=True)
+            packed = self._names[name] = name.encode()
+        _BOARD.pack_into(self._memory, 0, packed, minibatch)
 
     def read(self) -> str:
         """Return it in words, "" if nothing was written."""
-        name = self._memory[:_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
-        minibatch = int.from_bytes(self._memory[_NAME_BYTES:SIZE], "little", signed=True)
+        packed, minibatch = _BOARD.unpack_from(self._memory)
+        name = packed.rstrip(b"\0").decode(errors="replace")
         return in_words("idle" if name == "idle" else "", name, minibatch) if name else ""
 
     def close(self) -> None:

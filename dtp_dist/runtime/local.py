@@ -20,7 +20,7 @@ from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.last_seen import LastSeen, new_board
 from dtp_dist.runtime.local_stage import LocalSetup
 from dtp_dist.runtime.setup import StageSetup
-from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, thread_variables
+from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, host_endpoint, thread_variables
 
 END_GRACE = 3.0
 
@@ -71,7 +71,7 @@ class LocalRuntime(SupervisedRuntime):
         self._boards.append(LastSeen(board))
         self._connections.append(mine)
         self._processes.append(process)
-        endpoint = "tcp://127.0.0.1" if self._config.parallel.transport == "tcp" else f"ipc://{self._sockets}"
+        endpoint = host_endpoint(self._config.parallel.transport, self._sockets)
         setup = StageSetup(to_dict(self._config), stage, self._run_id, self._generation, endpoint)
         mine.send(
             LocalSetup(setup, self._sockets, board, self._supervisor.heartbeat, os.getpid(), list(sys.path))

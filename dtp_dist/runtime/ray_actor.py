@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 ORPHAN_SECONDS = 20.0
 
 
+def socket_folder(endpoint: str) -> Path | None:
+    """Return the folder of the socket files of ``shm://FOLDER`` or ``ipc://FOLDER``, None for TCP."""
+    scheme, _, place = endpoint.partition("://")
+    return Path(place) if scheme in ("shm", "ipc") else None
+
+
+def remove_socket_folder(endpoint: str) -> None:
+    """Remove the folder of ``endpoint``, if it has one."""
+    folder = socket_folder(endpoint)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class RayStage:
     """The actor's class; tensors never pass through its methods."""
 
@@ -39,6 +52,7 @@ class RayStage:
         """End this process when the driver has not asked for a sign of life for a while."""
         while time.monotonic() - self._heard < ORPHAN_SECONDS:
             time.sleep(1.0)
+        remove_socket_folder(self._setup.endpoint)
         os._exit(1)
 
     def ask(self, method: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -76,8 +90,8 @@ class RayStage:
     @ray.method(concurrency_group="control")
     def prepare(self, endpoint: str) -> None:
         """Take the endpoint under which to bind, once all stages' nodes are known."""
-        if endpoint.startswith("ipc://"):
-            folder = Path(endpoint.removeprefix("ipc://"))
+        folder = socket_folder(endpoint)
+        if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid != os.getuid():
                 raise PermissionError(f"{folder} belongs to somebody else")
@@ -87,5 +101,4 @@ class RayStage:
     @ray.method(concurrency_group="control")
     def clean(self) -> None:
         """Remove the folder of the sockets, which need no names once they are connected."""
-        if self._setup.endpoint.startswith("ipc://"):
-            shutil.rmtree(self._setup.endpoint.removeprefix("ipc://"), ignore_errors=True)
+        remove_socket_folder(self._setup.endpoint)

@@ -22,7 +22,7 @@ from dtp_dist.runtime import ray_cluster
 from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.ray_actor import RayStage
 from dtp_dist.runtime.setup import StageSetup
-from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, thread_variables
+from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, host_endpoint, thread_variables
 
 PASSED = ("DTP_DIST_FAULT", "DTP_DIST_DEBUG")
 
@@ -88,11 +88,10 @@ class RayRuntime(SupervisedRuntime):
     def _endpoints(self) -> list[str]:
         """Return where each stage binds: a private folder where all share a host, else its node's address."""
         transport = self._config.parallel.transport
-        if transport == "auto":
-            transport = "ipc" if len({node for _, node, _ in self._places}) == 1 else "tcp"
-        if transport == "ipc":
+        one_host = len({node for _, node, _ in self._places}) == 1
+        if transport != "tcp" and (one_host or transport != "auto"):
             folder = os.path.join(tempfile.gettempdir(), f"dtp-dist-{os.urandom(6).hex()}")
-            return [f"ipc://{folder}"] * self.layout.stages
+            return [host_endpoint(transport, folder)] * self.layout.stages
         return [f"tcp://[{ip}]" if ":" in ip else f"tcp://{ip}" for _, _, ip in self._places]
 
     def _control(self, method: str, limit: float, arguments: list[str] | None = None) -> list[Any]:

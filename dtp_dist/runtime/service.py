@@ -32,10 +32,12 @@ from dtp_dist.runtime.worker import StageWorker, set_threads
 from dtp_dist.transport import (
     Gatekeeper,
     LinkOptions,
-    ZmqReceiver,
-    ZmqSender,
+    Receiver,
+    Sender,
     client_security,
     new_key_pair,
+    open_receiver,
+    open_sender,
     server_security,
 )
 
@@ -74,10 +76,11 @@ class StageService:
         )
 
     def _may_spin(self) -> bool:
-        """Whether waits are on the critical path (D = 1) and every stage has cores of its own."""
+        """Whether every stage has cores of its own, and either no thread of ZeroMQ's needs one or D = 1."""
         layout = self._worker.layout
         cores = os.cpu_count() or 1
-        return layout.in_flight == 1 and layout.stages * self._config.parallel.threads <= cores
+        alone = layout.in_flight == 1 or self._setup.endpoint.startswith("shm://")
+        return alone and layout.stages * self._config.parallel.threads <= cores
 
     def status(self) -> Status:
         """Return a sign of life."""
@@ -93,11 +96,11 @@ class StageService:
         index, links = self._setup.index, self._worker.links
         found: dict[int, str] = {}
         if index > 0:
-            links.activation_in = self._receiver(MessageKind.ACTIVATION, index - 1)
-            found[MessageKind.ACTIVATION] = links.activation_in.endpoint
+            receiver = self._receiver(MessageKind.ACTIVATION, index - 1)
+            links.activation_in, found[MessageKind.ACTIVATION] = receiver, receiver.endpoint
         if index < self._worker.layout.stages - 1:
-            links.target_in = self._receiver(MessageKind.TARGET, index + 1)
-            found[MessageKind.TARGET] = links.target_in.endpoint
+            receiver = self._receiver(MessageKind.TARGET, index + 1)
+            links.target_in, found[MessageKind.TARGET] = receiver, receiver.endpoint
         return Address(found, None if self._keys is None else self._keys.public)
 
     def connect(self, above: Address | None, below: Address | None) -> None:
@@ -119,7 +122,7 @@ class StageService:
         for sender in senders:
             sender.connect(limit)
         for receiver in (links.activation_in, links.target_in):
-            if isinstance(receiver, ZmqReceiver):
+            if receiver is not None:
                 receiver.accept(limit)
 
     def run(self, segment: Segment) -> StageSummary:
@@ -181,21 +184,19 @@ class StageService:
         layer = layers[-1] if kind is MessageKind.ACTIVATION else layers[0] - 1
         return LinkIdentity(self._setup.run_id, self._setup.generation, kind, sender, layer)
 
-    def _receiver(self, kind: MessageKind, sender: int) -> ZmqReceiver:
-        identity, options = self._identity(kind, sender), dict(self._options)
+    def _receiver(self, kind: MessageKind, sender: int) -> Receiver:
+        identity, endpoint, secure = self._identity(kind, sender), self._setup.endpoint, None
         if self._keys is not None:
-            options["configure"] = server_security(self._keys, self._domain(kind, sender))
-            endpoint = f"{self._setup.endpoint}:0"
+            endpoint, secure = f"{endpoint}:0", server_security(self._keys, self._domain(kind, sender))
         else:
-            endpoint = f"{self._setup.endpoint}/{self._setup.generation}-{kind.name.lower()}-{sender}"
-        return ZmqReceiver(self._context, endpoint, identity, **options)  # type: ignore[arg-type]
+            endpoint = f"{endpoint}/{self._setup.generation}-{kind.name.lower()}-{sender}"
+        return open_receiver(endpoint, identity, self._context, self._options, secure)
 
-    def _sender(self, kind: MessageKind, peer: Address) -> ZmqSender:
-        options = dict(self._options)
+    def _sender(self, kind: MessageKind, peer: Address) -> Sender:
+        identity, secure = self._identity(kind, self._setup.index), None
         if self._keys is not None and peer.public_key is not None:
-            options["configure"] = client_security(self._keys, peer.public_key)
-        identity = self._identity(kind, self._setup.index)
-        return ZmqSender(self._context, peer.endpoints[kind], identity, **options)  # type: ignore[arg-type]
+            secure = client_security(self._keys, peer.public_key)
+        return open_sender(peer.endpoints[kind], identity, self._context, self._options, secure)
 
     def _allow(self, kind: MessageKind, sender: int, peer: Address) -> None:
         if self._gate is not None and peer.public_key is not None:

@@ -14,7 +14,7 @@ class StageSetup:
         config: plain data.
         run_id: 16 bytes, the same for all stages of a run.
         generation: counts the times the run was started.
-        endpoint: ``ipc://FOLDER`` or ``tcp://ADDRESS``, under which its receiving ends are bound.
+        endpoint: ``shm://FOLDER``, ``ipc://FOLDER`` or ``tcp://ADDRESS``, where its receiving ends are bound.
     """
 
     config: dict[str, Any]

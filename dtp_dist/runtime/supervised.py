@@ -21,6 +21,7 @@ from dtp_dist.runtime.layout import layout_of
 from dtp_dist.runtime.segment import Segment, SegmentResult, Span
 from dtp_dist.runtime.setup import Address, Failure
 from dtp_dist.runtime.supervision import Supervisor
+from dtp_dist.transport import SHARED_MEMORY
 
 POLL = 0.2
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -29,6 +30,17 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def thread_variables(config: Config) -> dict[str, str]:
     """Return the environment that gives a stage's process its threads before it imports torch."""
     return dict.fromkeys(THREAD_VARIABLES, str(config.parallel.threads))
+
+
+def host_endpoint(transport: str, folder: str) -> str:
+    """Return under which endpoint the stages of one host bind; ``folder`` is for socket files.
+
+    ``transport`` as in the configuration; ``auto`` is shared memory where the system has what it needs.
+    """
+    if transport == "tcp":
+        return "tcp://127.0.0.1"
+    scheme = "shm" if transport == "shm" or (transport == "auto" and SHARED_MEMORY) else "ipc"
+    return f"{scheme}://{folder}"
 
 
 class Heard(NamedTuple):

@@ -4,18 +4,37 @@ A link goes one way, from one stage to the next or the previous one, and carries
 order in which it was sent. Each end belongs to one thread.
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NotRequired, TypedDict
 
 from dtp_dist.errors import LinkError, MessageError, Stopped
 from dtp_dist.messages import LinkIdentity, Message
 from dtp_dist.schedule import Phase
 
-__all__ = ["POLL_SLICE", "Receiver", "Sender", "wait_for"]
+__all__ = ["POLL_SLICE", "LinkOptions", "Patience", "Receiver", "Sender", "wait_for"]
 
 POLL_SLICE = 0.1
 """The longest a wait goes without asking whether to stop, in seconds."""
+
+
+class LinkOptions(TypedDict):
+    """The limits of one end of a link between processes, given to it as keywords.
+
+    timeout: the longest wait for one message, in seconds. stopped: asked at least every 0.1 s of a wait.
+    high_water: that many messages may always be unread before the sender waits (each end of ZeroMQ's holds as
+    many, so it waits at about twice that, and later if the operating system buffers some small ones).
+    max_bytes: the largest message, header included. spin: seconds of a wait spent looking before sleeping,
+    for stages that wait with a core of their own.
+    """
+
+    timeout: float
+    stopped: Callable[[], bool]
+    high_water: int
+    max_bytes: int
+    spin: NotRequired[float]
 
 
 class Sender(ABC):
@@ -31,13 +50,24 @@ class Sender(ABC):
         self.bytes_sent = 0
         self.messages = 0
 
+    def connect(self, timeout: float | None = None) -> None:
+        """Open the link, once its receiver is there; nothing has to be opened in one process.
+
+        Raises LinkError if the receiver is not there within `timeout` seconds (None: the link's own limit).
+        """
+        del timeout
+
     def send(self, message: Message) -> None:
         """Send `message`; its tensors must not change afterwards.
 
         May wait while the receiver is behind. Raises MessageError if the message does not belong on this
         link, LinkError if the link is lost or full for too long, Stopped if the run stops meanwhile.
         """
-        _check_origin(message, self.identity)
+        identity = self.identity
+        if (message.kind, message.sender, message.layer) != (identity.kind, identity.sender, identity.layer):
+            kind = identity.kind.name.lower()
+            expected = f"expected {kind} from stage {identity.sender}, layer {identity.layer}"
+            raise MessageError(f"{identity}: got {message}, {expected}")
         self._send(message)
         self.bytes_sent += message.nbytes
         self.messages += 1
@@ -52,12 +82,25 @@ class Sender(ABC):
 
 
 class Receiver(ABC):
-    """The receiving end. `bytes_received` and `messages` count as the sender does."""
+    """The receiving end. `bytes_received` and `messages` count as the sender does.
+
+    `endpoint` is where the sender connects, "" in one process.
+    """
+
+    endpoint: str = ""
 
     def __init__(self, identity: LinkIdentity) -> None:
         self.identity = identity
         self.bytes_received = 0
         self.messages = 0
+
+    def accept(self, timeout: float | None = None) -> None:
+        """Wait until the sender has opened the link; nothing has to be opened in one process.
+
+        Raises LinkError if it does not within `timeout` seconds (None: the link's own limit), MessageError
+        if somebody else does.
+        """
+        del timeout
 
     def receive(self, minibatch: int, phase: Phase) -> Message:
         """The next message, which must be the one of `minibatch` and `phase`; waits for it.
@@ -66,7 +109,6 @@ class Receiver(ABC):
         Stopped if the run stops meanwhile.
         """
         message = self._receive(minibatch)
-        _check_origin(message, self.identity)
         if (message.minibatch, message.phase) != (minibatch, phase):
             got = f"got {message} of phase {message.phase}"
             raise MessageError(f"{self.identity}: {got}, expected minibatch {minibatch} of phase {phase}")
@@ -110,9 +152,39 @@ def wait_for(
             raise LinkError(f"{describe()}: gave up after {waited:.1f} s (limit {timeout:g} s)")
 
 
-def _check_origin(message: Message, identity: LinkIdentity) -> None:
-    due = (identity.kind, identity.sender, identity.layer)
-    if (message.kind, message.sender, message.layer) != due:
-        kind = identity.kind.name.lower()
-        expected = f"expected {kind} from stage {identity.sender}, layer {identity.layer}"
-        raise MessageError(f"{identity}: got {message}, {expected}")
+class Patience:
+    """How an end between processes waits: looking again and again for a short time, then asleep.
+
+    `ready()` says whether the wait is over, `poll(seconds)` sleeps until it is, at most that long.
+    """
+
+    def __init__(
+        self,
+        identity: LinkIdentity,
+        options: LinkOptions,
+        ready: Callable[[], bool],
+        poll: Callable[[float], bool],
+    ) -> None:
+        self._identity, self._ready, self._poll = identity, ready, poll
+        self._timeout, self._stopped = options["timeout"], options["stopped"]
+        self._spin = options.get("spin", 0.0)
+
+    def wait(self, purpose: str, timeout: float | None = None) -> None:
+        """Wait at most `timeout` seconds (None: the link's own limit); `purpose` says for what, in errors."""
+        if self._ready() or self._look():
+            return
+        wait_for(
+            self._poll,
+            timeout=self._timeout if timeout is None else timeout,
+            stopped=self._stopped,
+            describe=lambda: f"{self._identity}: waiting for {purpose}",
+        )
+
+    def _look(self) -> bool:
+        """Look for a short time: on a core that is free, waking up costs more than that."""
+        end = time.perf_counter() + self._spin
+        while time.perf_counter() < end:
+            os.sched_yield()
+            if self._ready():
+                return True
+        return False

@@ -13,19 +13,18 @@ number 0, and a gap is a lost link. The caller owns the context: one per process
 import contextlib
 import math
 import os
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import Any, NotRequired, Unpack
 
 import zmq
 
 from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import LinkIdentity, Message
-from dtp_dist.transport.base import Receiver, Sender, wait_for
-from dtp_dist.wire import decode, encode
+from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender
+from dtp_dist.wire import decode, encode, split
 
-__all__ = ["LinkOptions", "ZmqReceiver", "ZmqSender"]
+__all__ = ["ZmqOptions", "ZmqReceiver", "ZmqSender"]
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -36,37 +35,21 @@ _OVERHEAD_BYTES = 1_024
 """What a frame may have beyond the largest message: CURVE adds 33 bytes, and its handshake has 300."""
 
 
-class LinkOptions(TypedDict):
-    """The limits of one end of a link, given to it as keywords.
+class ZmqOptions(LinkOptions):
+    """`configure`: called with the socket before it binds or connects, the place for CURVE keys."""
 
-    timeout: the longest wait for one message, in seconds. stopped: asked at least every 0.1 s of a wait.
-    high_water: that many messages may always be unread before the sender waits (an end holds as many, so it
-    waits at about twice that, and later if they are so small that the operating system buffers some).
-    max_bytes: the largest message, header included. spin: seconds of a wait spent looking before sleeping,
-    for stages that wait with a core of their own. configure: called with the socket before it binds or
-    connects, the place for CURVE keys.
-    """
-
-    timeout: float
-    stopped: Callable[[], bool]
-    high_water: int
-    max_bytes: int
-    spin: NotRequired[float]
-    configure: NotRequired[Callable[[zmq.Socket[bytes]], None]]
+    configure: NotRequired[Callable[[zmq.Socket[bytes]], None] | None]
 
 
 class _End:
     """One socket of one link, how it is set up and how it waits."""
 
     def __init__(
-        self, context: Context, socket_type: int, identity: LinkIdentity, options: LinkOptions
+        self, context: Context, socket_type: int, identity: LinkIdentity, options: ZmqOptions
     ) -> None:
         if options["high_water"] < 1:  # 0 means no limit to ZeroMQ
             raise ValueError(f"high_water must be at least 1, got {options['high_water']}")
         self.identity = identity
-        self.timeout = options["timeout"]
-        self.stopped = options["stopped"]
-        self.spin = options.get("spin", 0.0)
         self.max_bytes = options["max_bytes"]
         self.sequence = 0
         self.socket: zmq.Socket[bytes] = context.socket(socket_type)
@@ -82,6 +65,7 @@ class _End:
         self._configure = options.get("configure")
         self._poller = zmq.Poller()
         self._poller.register(self.socket, self.event)
+        self._patience = Patience(identity, options, self.ready, self._poll)
 
     def open(self, action: Callable[[str], Any], endpoint: str) -> None:
         """Configure, then bind or connect; raises LinkError, and gives the socket up, if that fails."""
@@ -98,40 +82,23 @@ class _End:
         """Whether one message can be sent or received without waiting."""
         return bool(int(self.socket.EVENTS) & self.event)
 
-    def _spin(self) -> bool:
-        """Look again and again for a short time: on a core that is free, waking up costs more than that."""
-        end = time.perf_counter() + self.spin
-        while time.perf_counter() < end:
-            os.sched_yield()
-            if self.ready():
-                return True
-        return False
-
     def do(self, action: Callable[[], Any], purpose: str, timeout: float | None = None) -> Any:
         """Do it, at once if possible, else after a wait; `purpose` says for what, in errors."""
         while True:
             try:
                 return action()
             except zmq.Again:
-                self.wait(purpose, timeout)
+                self._patience.wait(purpose, timeout)
 
-    def wait(self, purpose: str, timeout: float | None = None) -> None:
-        """Wait until `ready`; `purpose` says for what, in errors."""
-        if self.ready() or self._spin():
-            return
-        wait_for(
-            lambda seconds: bool(self._poller.poll(math.ceil(seconds * 1e3))),
-            timeout=self.timeout if timeout is None else timeout,
-            stopped=self.stopped,
-            describe=lambda: f"{self.identity}: {purpose}",
-        )
+    def _poll(self, seconds: float) -> bool:
+        return bool(self._poller.poll(math.ceil(seconds * 1e3)))
 
 
 class ZmqSender(Sender):
-    """The sending end; see `LinkOptions` for its limits."""
+    """The sending end; see `ZmqOptions` for its limits."""
 
     def __init__(
-        self, context: Context, endpoint: str, identity: LinkIdentity, **options: Unpack[LinkOptions]
+        self, context: Context, endpoint: str, identity: LinkIdentity, **options: Unpack[ZmqOptions]
     ) -> None:
         super().__init__(identity)
         self.endpoint = endpoint
@@ -158,11 +125,11 @@ class ZmqSender(Sender):
 
     def _write(self, message: Message, purpose: str, timeout: float | None = None) -> None:
         frames = encode(message, self.identity, self._end.sequence)
-        # Copied: at 100 to 400 KB that measured no slower than pyzmq's zero-copy sends, whose buffers
-        # a second thread gives back. NOBLOCK, or ZeroMQ drops the rest of a message whose peer goes.
-        send = partial(self._end.socket.send_multipart, frames, flags=zmq.NOBLOCK)
+        # In one piece: ZeroMQ aborts the process when a link with half of a multipart message is given up.
+        # Copied: at 100 to 400 KB that measured no slower than pyzmq's zero-copy sends.
+        send = partial(self._end.socket.send, b"".join(frames), flags=zmq.NOBLOCK)
         try:
-            self._end.do(send, f"waiting for {purpose}", timeout)
+            self._end.do(send, purpose, timeout)
         except zmq.ZMQError as error:
             raise LinkError(f"{self.identity}: lost while sending {message}: {error}") from error
         self._end.sequence += 1
@@ -179,7 +146,7 @@ class ZmqReceiver(Receiver):
     """
 
     def __init__(
-        self, context: Context, endpoint: str, identity: LinkIdentity, **options: Unpack[LinkOptions]
+        self, context: Context, endpoint: str, identity: LinkIdentity, **options: Unpack[ZmqOptions]
     ) -> None:
         super().__init__(identity)
         self._end = _End(context, zmq.PULL, identity, options)
@@ -205,10 +172,12 @@ class ZmqReceiver(Receiver):
     def _read(self, purpose: str, timeout: float | None = None) -> Message:
         try:
             receive = partial(self._end.socket.recv_multipart, flags=zmq.NOBLOCK, copy=False)
-            parts = self._end.do(receive, f"waiting for {purpose}", timeout)
+            parts = self._end.do(receive, purpose, timeout)
         except zmq.ZMQError as error:
             raise LinkError(f"{self.identity}: lost while receiving {purpose}: {error}") from error
-        frames = [part.buffer for part in parts]
+        if len(parts) != 1:
+            raise MessageError(f"{self.identity}: got a message in {len(parts)} pieces, expected 1")
+        frames = split(parts[0].buffer)
         message = decode(frames, self.identity, self._end.sequence, max_bytes=self._end.max_bytes)
         self._end.sequence += 1
         return message

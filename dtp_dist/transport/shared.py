@@ -1,0 +1,295 @@
+"""A link between two processes of one host: payloads in shared memory, headers over a Unix socket.
+
+The receiver listens under a path in a private folder, the sender connects and sends HELLO with a descriptor
+of the memory, the receiver accepts:
+
+    receiver = SharedReceiver("shm:///folder/name", identity, ...)   # listens; all stages first
+    sender = SharedSender(receiver.endpoint, identity, ...)
+    sender.connect(); receiver.accept()                              # then all senders, then all receivers
+
+The memory is a ring of ``high_water`` slots, one message each: message n lies in slot n mod ``high_water``,
+and its header goes over the socket when it is whole. A byte that comes back says that the receiver has copied
+the oldest one out, so that its slot is free. No thread takes part, unlike with ZeroMQ, whose own threads need
+a core where all are busy computing. The memory has no name, so nothing is left behind.
+
+Linux alone (memfd, SOCK_SEQPACKET); elsewhere ``ipc`` does the same through ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from dtp_dist.errors import LinkError, MessageError
+from dtp_dist.messages import HEADER_BYTES, MAX_PAYLOADS, LinkIdentity, Message
+from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender, wait_for
+from dtp_dist.wire import Buffer, decode, encode, read_header, to_message
+
+__all__ = ["SHARED_MEMORY", "SharedReceiver", "SharedSender"]
+
+SHARED_MEMORY = sys.platform == "linux"
+"""Whether this system has what these links need."""
+
+SCHEME = "shm://"
+_ALIGNMENT = 64  # bytes; what the processor's wide loads like
+_GONE_SECONDS = 5.0  # after the peer has gone: time for the driver to find out what became of it, and say so
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if SHARED_MEMORY else 0
+_CREDENTIALS = struct.Struct("3i")
+
+
+class _Ring:
+    """The slots of one link, in memory that both processes see."""
+
+    def __init__(self, descriptor: int, slots: int, max_bytes: int) -> None:
+        self._stride = _stride(max_bytes)
+        self._slots = slots
+        self._memory = memoryview(mmap.mmap(descriptor, slots * self._stride))
+
+    @staticmethod
+    def size(slots: int, max_bytes: int) -> int:
+        """Return the bytes that a ring takes; those that are never written cost nothing."""
+        return slots * _stride(max_bytes)
+
+    def places(self, sequence: int, sizes: Sequence[int]) -> list[memoryview]:
+        """Return the memory of each payload of message ``sequence``; the sizes fit into a slot together."""
+        start = sequence % self._slots * self._stride
+        found = []
+        for size in sizes:
+            found.append(self._memory[start : start + size])
+            start += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return found
+
+    def fits(self, sizes: Sequence[int]) -> bool:
+        """Return whether payloads of these sizes fit into a slot."""
+        return sum(sizes) + _ALIGNMENT * len(sizes) <= self._stride
+
+
+def _stride(max_bytes: int) -> int:
+    """Return the size of a slot: whole pages, with room to align each payload (HELLO has none)."""
+    return -(-(max_bytes + _ALIGNMENT * MAX_PAYLOADS) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+class _Socket:
+    """One end's socket: whole packets, in order, each wait limited."""
+
+    def __init__(self, identity: LinkIdentity, options: LinkOptions) -> None:
+        if options["high_water"] < 1:
+            raise ValueError(f"high_water must be at least 1, got {options['high_water']}")
+        self.identity, self.options = identity, options
+        self.sequence = 0
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.patience = Patience(identity, options, self.ready, self._poll)
+        self._attach()
+
+    def replace(self, connected: socket.socket) -> None:
+        """Go on with the connection that was accepted."""
+        self.socket.close()
+        self.socket = connected
+        self._attach()
+
+    def _attach(self) -> None:
+        self.socket.setblocking(False)
+        self._poller = select.poll()
+        self._poller.register(self.socket, select.POLLIN)
+
+    def ready(self) -> bool:
+        """Whether a packet (or the end of the link) is there."""
+        return bool(self._poller.poll(0))
+
+    def _poll(self, seconds: float) -> bool:
+        return bool(self._poller.poll(seconds * 1e3))
+
+    def receive(self, size: int, purpose: str, timeout: float | None = None) -> bytes:
+        """Return the next packet, of at most ``size`` bytes; ``purpose`` says what for, in errors."""
+        reset = False
+        while True:
+            try:
+                packet = self.socket.recv(size)
+            except BlockingIOError:
+                self.patience.wait(purpose, timeout)
+                continue
+            except ConnectionError:
+                if not reset:  # told once, before the packets that are there still
+                    reset = True
+                    continue
+                packet = b""
+            return packet or self.gone(purpose)
+
+    def acknowledge(self) -> None:
+        """Say that the oldest message was copied out; a peer that has gone needs no answer."""
+        with contextlib.suppress(ConnectionError):
+            self.socket.send(b"\0")
+
+    def send(self, packet: Buffer, purpose: str) -> None:
+        """Send a packet; there is always room, since no more packets are under way than slots."""
+        try:
+            self.socket.send(packet)
+        except ConnectionError:
+            self.gone(purpose)
+        except BlockingIOError as error:
+            raise LinkError(f"{self.identity}: no room in the socket for {purpose}: {error}") from error
+
+    def gone(self, purpose: str) -> bytes:
+        """Raise LinkError, but not at once: whoever watches the processes knows better what happened."""
+        with contextlib.suppress(LinkError):
+            wait_for(
+                _sleep,
+                timeout=min(_GONE_SECONDS, self.options["timeout"]),
+                stopped=self.options["stopped"],
+                describe=lambda: purpose,
+            )
+        raise LinkError(f"{self.identity}: waiting for {purpose}: the other stage has closed the link")
+
+    def close(self) -> None:
+        """Close it."""
+        self.socket.close()
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+@contextlib.contextmanager
+def _described(identity: LinkIdentity, endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LinkError(f"{identity}: {endpoint}: {error.strerror or error}") from error
+
+
+class SharedSender(Sender):
+    """The sending end; see ``LinkOptions`` for its limits."""
+
+    def __init__(self, endpoint: str, identity: LinkIdentity, **options: Unpack[LinkOptions]) -> None:
+        super().__init__(identity)
+        self.endpoint = endpoint
+        self._slots, self._max_bytes = options["high_water"], options["max_bytes"]
+        self._end = _Socket(identity, options)
+        self._free = self._slots
+        with _described(identity, endpoint):
+            self._descriptor = os.memfd_create("dtp-dist-link", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self._descriptor, _Ring.size(self._slots, self._max_bytes))
+            fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            self._ring = _Ring(self._descriptor, self._slots, self._max_bytes)
+
+    def connect(self, timeout: float | None = None) -> None:
+        """Connect to the receiver, which listens already, and send HELLO with the memory.
+
+        Raises LinkError if it is not there.
+        """
+        del timeout
+        [hello] = encode(Message.hello(self.identity), self.identity, 0)
+        with _described(self.identity, self.endpoint):
+            self._end.socket.connect(self.endpoint.removeprefix(SCHEME))
+            socket.send_fds(self._end.socket, [bytes(hello)], [self._descriptor])
+            os.close(self._descriptor)
+        self._end.sequence = 1
+
+    def _send(self, message: Message) -> None:
+        if self._end.sequence == 0:
+            raise LinkError(f"{self.identity}: {message} before the link was connected")
+        header, *payloads = encode(message, self.identity, self._end.sequence)
+        sizes = [len(payload) for payload in payloads]
+        if not self._ring.fits(sizes):
+            raise MessageError(f"{self.identity}: {message} has {sum(sizes)} bytes, limit {self._max_bytes}")
+        purpose = f"room for minibatch {message.minibatch}"
+        while self._free == 0:
+            self._free += len(self._end.receive(self._slots, purpose))
+        self._free -= 1
+        for place, payload in zip(self._ring.places(self._end.sequence, sizes), payloads, strict=True):
+            place[:] = payload
+        self._end.send(header, purpose)
+        self._end.sequence += 1
+
+    def close(self) -> None:
+        """Close the socket; the receiver can still read what was sent."""
+        self._end.close()
+
+
+class SharedReceiver(Receiver):
+    """The receiving end; ``endpoint`` is ``shm://PATH``, in a folder that is this user's alone."""
+
+    def __init__(self, endpoint: str, identity: LinkIdentity, **options: Unpack[LinkOptions]) -> None:
+        super().__init__(identity)
+        self.endpoint = endpoint
+        self._path = Path(endpoint.removeprefix(SCHEME))
+        self._slots, self._max_bytes = options["high_water"], options["max_bytes"]
+        self._end = _Socket(identity, options)
+        self._ring: _Ring | None = None
+        with _described(identity, endpoint):
+            self._end.socket.bind(str(self._path))
+            self._end.socket.listen(1)
+
+    def accept(self, timeout: float | None = None) -> None:
+        """Wait for the sender's HELLO, at most ``timeout`` seconds (None: the link's own).
+
+        Raises LinkError if none comes, MessageError if it is of another run, generation, link or stage, or
+        of another user, or if its memory has another size.
+        """
+        purpose = f"stage {self.identity.sender} to connect to {self.endpoint}"
+        self._end.patience.wait(purpose, timeout)
+        with _described(self.identity, self.endpoint):
+            connected, _ = self._end.socket.accept()
+            self._end.replace(connected)
+            self._path.unlink(missing_ok=True)
+        self._require_same_user()
+        self._end.patience.wait(purpose, timeout)
+        with _described(self.identity, self.endpoint):
+            hello, descriptors, _, _ = socket.recv_fds(self._end.socket, HEADER_BYTES + 1, 1)
+        try:
+            decode([hello], self.identity, 0, max_bytes=self._max_bytes)
+            self._ring = self._map(descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._end.sequence = 1
+
+    def _require_same_user(self) -> None:
+        packed = self._end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        user = _CREDENTIALS.unpack(packed)[1]
+        if user != os.geteuid():
+            raise MessageError(f"{self.identity}: user {user} has connected, expected {os.geteuid()}")
+
+    def _map(self, descriptors: Sequence[int]) -> _Ring:
+        size = _Ring.size(self._slots, self._max_bytes)
+        if len(descriptors) != 1 or os.fstat(descriptors[0]).st_size != size:
+            raise MessageError(f"{self.identity}: HELLO came without {size} bytes of memory")
+        if fcntl.fcntl(descriptors[0], fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise MessageError(f"{self.identity}: HELLO came with memory whose size can change")
+        return _Ring(descriptors[0], self._slots, self._max_bytes)
+
+    def ready(self) -> bool:
+        """Whether a message is there."""
+        return self._end.ready()
+
+    def _receive(self, minibatch: int) -> Message:
+        if self._ring is None:
+            raise LinkError(f"{self.identity}: minibatch {minibatch} before the link was accepted")
+        purpose = f"minibatch {minibatch}"
+        packet = self._end.receive(HEADER_BYTES + 1, purpose)
+        header = read_header(packet, self.identity, self._end.sequence)
+        if not self._ring.fits(header.sizes):
+            size = sum(header.sizes)
+            raise MessageError(f"{self.identity}: got {size} bytes, expected at most {self._max_bytes}")
+        places = self._ring.places(self._end.sequence, header.sizes)
+        message = to_message(header, places, self.identity, self._end.sequence)
+        self._end.acknowledge()
+        self._end.sequence += 1
+        return message
+
+    def close(self) -> None:
+        """Close the socket and remove its file, if it is there still."""
+        self._end.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
