@@ -165,13 +165,14 @@ class Patience:
         ready: Callable[[], bool],
         poll: Callable[[float], bool],
     ) -> None:
-        self._identity, self._ready, self._poll = identity, ready, poll
+        self.ready = ready
+        self._identity, self._poll = identity, poll
         self._timeout, self._stopped = options["timeout"], options["stopped"]
         self._spin = options.get("spin", 0.0)
 
     def wait(self, purpose: str, timeout: float | None = None) -> None:
         """Wait at most `timeout` seconds (None: the link's own limit); `purpose` says for what, in errors."""
-        if self._ready() or self._look():
+        if self.ready() or self._look():
             return
         wait_for(
             self._poll,
@@ -185,6 +186,6 @@ class Patience:
         end = time.perf_counter() + self._spin
         while time.perf_counter() < end:
             os.sched_yield()
-            if self._ready():
+            if self.ready():
                 return True
         return False

@@ -9,8 +9,9 @@ of the memory, the receiver accepts:
 
 The memory is a ring of ``high_water`` slots, one message each: message n lies in slot n mod ``high_water``,
 and its header goes over the socket when it is whole. A byte that comes back says that the receiver has copied
-the oldest one out, so that its slot is free. No thread takes part, unlike with ZeroMQ, whose own threads need
-a core where all are busy computing. The memory has no name, so nothing is left behind.
+the oldest one out, so that its slot is free; with many slots several come at once. No thread takes part,
+unlike with ZeroMQ, whose own threads need a core where all are busy computing. The memory has no name, so
+nothing is left behind.
 
 Linux alone (memfd, SOCK_SEQPACKET); elsewhere ``ipc`` does the same through ZeroMQ.
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import select
 import socket
@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Unpack
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, MAX_PAYLOADS, LinkIdentity, Message
+from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
 from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender, wait_for
+from dtp_dist.transport.ring import Ring
 from dtp_dist.wire import Buffer, decode, encode, read_header, to_message
 
 __all__ = ["SHARED_MEMORY", "SharedReceiver", "SharedSender"]
@@ -41,42 +42,9 @@ SHARED_MEMORY = sys.platform == "linux"
 """Whether this system has what these links need."""
 
 SCHEME = "shm://"
-_ALIGNMENT = 64  # bytes; what the processor's wide loads like
 _GONE_SECONDS = 5.0  # after the peer has gone: time for the driver to find out what became of it, and say so
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if SHARED_MEMORY else 0
 _CREDENTIALS = struct.Struct("3i")
-
-
-class _Ring:
-    """The slots of one link, in memory that both processes see."""
-
-    def __init__(self, descriptor: int, slots: int, max_bytes: int) -> None:
-        self._stride = _stride(max_bytes)
-        self._slots = slots
-        self._memory = memoryview(mmap.mmap(descriptor, slots * self._stride))
-
-    @staticmethod
-    def size(slots: int, max_bytes: int) -> int:
-        """Return the bytes that a ring takes; those that are never written cost nothing."""
-        return slots * _stride(max_bytes)
-
-    def places(self, sequence: int, sizes: Sequence[int]) -> list[memoryview]:
-        """Return the memory of each payload of message ``sequence``; the sizes fit into a slot together."""
-        start = sequence % self._slots * self._stride
-        found = []
-        for size in sizes:
-            found.append(self._memory[start : start + size])
-            start += -(-size // _ALIGNMENT) * _ALIGNMENT
-        return found
-
-    def fits(self, sizes: Sequence[int]) -> bool:
-        """Return whether payloads of these sizes fit into a slot."""
-        return sum(sizes) + _ALIGNMENT * len(sizes) <= self._stride
-
-
-def _stride(max_bytes: int) -> int:
-    """Return the size of a slot: whole pages, with room to align each payload (HELLO has none)."""
-    return -(-(max_bytes + _ALIGNMENT * MAX_PAYLOADS) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class _Socket:
@@ -88,7 +56,6 @@ class _Socket:
         self.identity, self.options = identity, options
         self.sequence = 0
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.patience = Patience(identity, options, self.ready, self._poll)
         self._attach()
 
     def replace(self, connected: socket.socket) -> None:
@@ -99,15 +66,16 @@ class _Socket:
 
     def _attach(self) -> None:
         self.socket.setblocking(False)
-        self._poller = select.poll()
-        self._poller.register(self.socket, select.POLLIN)
+        self.arrival, self._room = (self._patience(event) for event in (select.POLLIN, select.POLLOUT))
 
-    def ready(self) -> bool:
-        """Whether a packet (or the end of the link) is there."""
-        return bool(self._poller.poll(0))
+    def _patience(self, event: int) -> Patience:
+        poller = select.poll()
+        poller.register(self.socket, event)
 
-    def _poll(self, seconds: float) -> bool:
-        return bool(self._poller.poll(seconds * 1e3))
+        def poll(seconds: float) -> bool:
+            return bool(poller.poll(seconds * 1e3))
+
+        return Patience(self.identity, self.options, lambda: poll(0.0), poll)
 
     def receive(self, size: int, purpose: str, timeout: float | None = None) -> bytes:
         """Return the next packet, of at most ``size`` bytes; ``purpose`` says what for, in errors."""
@@ -116,7 +84,7 @@ class _Socket:
             try:
                 packet = self.socket.recv(size)
             except BlockingIOError:
-                self.patience.wait(purpose, timeout)
+                self.arrival.wait(purpose, timeout)
                 continue
             except ConnectionError:
                 if not reset:  # told once, before the packets that are there still
@@ -125,19 +93,17 @@ class _Socket:
                 packet = b""
             return packet or self.gone(purpose)
 
-    def acknowledge(self) -> None:
-        """Say that the oldest message was copied out; a peer that has gone needs no answer."""
-        with contextlib.suppress(ConnectionError):
-            self.socket.send(b"\0")
-
     def send(self, packet: Buffer, purpose: str) -> None:
-        """Send a packet; there is always room, since no more packets are under way than slots."""
-        try:
-            self.socket.send(packet)
-        except ConnectionError:
-            self.gone(purpose)
-        except BlockingIOError as error:
-            raise LinkError(f"{self.identity}: no room in the socket for {purpose}: {error}") from error
+        """Send a packet; a socket holds some two hundred, so it seldom waits.
+
+        Raises ConnectionError if the peer has closed the link.
+        """
+        while True:
+            try:
+                self.socket.send(packet)
+                return
+            except BlockingIOError:
+                self._room.wait(purpose)
 
     def gone(self, purpose: str) -> bytes:
         """Raise LinkError, but not at once: whoever watches the processes knows better what happened."""
@@ -179,9 +145,9 @@ class SharedSender(Sender):
         self._free = self._slots
         with _described(identity, endpoint):
             self._descriptor = os.memfd_create("dtp-dist-link", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(self._descriptor, _Ring.size(self._slots, self._max_bytes))
+            os.ftruncate(self._descriptor, Ring.size(self._slots, self._max_bytes))
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            self._ring = _Ring(self._descriptor, self._slots, self._max_bytes)
+            self._ring = Ring(self._descriptor, self._slots, self._max_bytes)
 
     def connect(self, timeout: float | None = None) -> None:
         """Connect to the receiver, which listens already, and send HELLO with the memory.
@@ -209,7 +175,10 @@ class SharedSender(Sender):
         self._free -= 1
         for place, payload in zip(self._ring.places(self._end.sequence, sizes), payloads, strict=True):
             place[:] = payload
-        self._end.send(header, purpose)
+        try:
+            self._end.send(header, purpose)
+        except ConnectionError:
+            self._end.gone(purpose)
         self._end.sequence += 1
 
     def close(self) -> None:
@@ -226,7 +195,8 @@ class SharedReceiver(Receiver):
         self._path = Path(endpoint.removeprefix(SCHEME))
         self._slots, self._max_bytes = options["high_water"], options["max_bytes"]
         self._end = _Socket(identity, options)
-        self._ring: _Ring | None = None
+        self._ring: Ring | None = None
+        self._copied = 0
         with _described(identity, endpoint):
             self._end.socket.bind(str(self._path))
             self._end.socket.listen(1)
@@ -238,13 +208,13 @@ class SharedReceiver(Receiver):
         of another user, or if its memory has another size.
         """
         purpose = f"stage {self.identity.sender} to connect to {self.endpoint}"
-        self._end.patience.wait(purpose, timeout)
+        self._end.arrival.wait(purpose, timeout)
         with _described(self.identity, self.endpoint):
             connected, _ = self._end.socket.accept()
             self._end.replace(connected)
             self._path.unlink(missing_ok=True)
         self._require_same_user()
-        self._end.patience.wait(purpose, timeout)
+        self._end.arrival.wait(purpose, timeout)
         with _described(self.identity, self.endpoint):
             hello, descriptors, _, _ = socket.recv_fds(self._end.socket, HEADER_BYTES + 1, 1)
         try:
@@ -261,17 +231,17 @@ class SharedReceiver(Receiver):
         if user != os.geteuid():
             raise MessageError(f"{self.identity}: user {user} has connected, expected {os.geteuid()}")
 
-    def _map(self, descriptors: Sequence[int]) -> _Ring:
-        size = _Ring.size(self._slots, self._max_bytes)
+    def _map(self, descriptors: Sequence[int]) -> Ring:
+        size = Ring.size(self._slots, self._max_bytes)
         if len(descriptors) != 1 or os.fstat(descriptors[0]).st_size != size:
             raise MessageError(f"{self.identity}: HELLO came without {size} bytes of memory")
         if fcntl.fcntl(descriptors[0], fcntl.F_GET_SEALS) & _SEALS != _SEALS:
             raise MessageError(f"{self.identity}: HELLO came with memory whose size can change")
-        return _Ring(descriptors[0], self._slots, self._max_bytes)
+        return Ring(descriptors[0], self._slots, self._max_bytes)
 
     def ready(self) -> bool:
         """Whether a message is there."""
-        return self._end.ready()
+        return self._end.arrival.ready()
 
     def _receive(self, minibatch: int) -> Message:
         if self._ring is None:
@@ -284,7 +254,11 @@ class SharedReceiver(Receiver):
             raise MessageError(f"{self.identity}: got {size} bytes, expected at most {self._max_bytes}")
         places = self._ring.places(self._end.sequence, header.sizes)
         message = to_message(header, places, self.identity, self._end.sequence)
-        self._end.acknowledge()
+        self._copied += 1
+        if self._copied >= self._slots // 8:  # or the answers to many small messages would fill the socket
+            with contextlib.suppress(ConnectionError):  # a peer that has closed the link needs none
+                self._end.send(bytes(self._copied), purpose)
+            self._copied = 0
         self._end.sequence += 1
         return message
 

@@ -84,6 +84,15 @@ def test_a_full_pipeline_in_processes_equals_the_reference(run):
     assert reference["weights_sha256"] != run(*stages(1))["weights_sha256"], "there was no delay"
 
 
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_the_transport_does_not_matter(run, transport):
+    """Shared memory is the default on one host."""
+    pipeline = stages(2, in_flight=2, runtime="local")
+    other = run(*pipeline, f"parallel.transport={transport}")
+    assert_same(run(*pipeline), other)
+    assert run(*pipeline)["messages_bytes"] == other["messages_bytes"]
+
+
 @contextmanager
 def busy_machine(processes: int) -> Iterator[None]:
     """Keep that many cores busy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
 from dtp_dist.transport import SharedReceiver, SharedSender, shared
+from dtp_dist.transport.ring import Ring
 from dtp_dist.wire import encode
 
 LINK = LinkIdentity(bytes(16), 0, MessageKind.ACTIVATION, sender=0, layer=4)
@@ -81,6 +83,19 @@ def test_exactly_the_high_water_mark_of_messages_may_be_unread(tmp_path):
     sender.send(activation(3))
 
 
+def test_more_unread_messages_than_a_socket_holds_wait_for_room(tmp_path):
+    sender, receiver = connected(tmp_path, high_water=2000, max_bytes=400, timeout=0.3)
+    numbers = iter(range(2000))
+    with pytest.raises(LinkError, match=r"waiting for room for minibatch \d+: gave up"):
+        collections.deque(map(sender.send, map(activation, numbers)))
+    sent = sender.messages
+    assert sent > 50
+    for k in range(sent):
+        receiver.receive(k, Phase.BOTH)
+    sender.send(activation(sent))
+    receiver.receive(sent, Phase.BOTH)
+
+
 @pytest.mark.parametrize(
     ("packet", "size", "sealed", "words"),
     [
@@ -88,7 +103,7 @@ def test_exactly_the_high_water_mark_of_messages_may_be_unread(tmp_path):
         (b"x" * len(HELLO), None, True, "magic"),
         (HELLO, None, True, "without .* bytes of memory"),
         (HELLO, 4096, True, "without .* bytes of memory"),
-        (HELLO, shared._Ring.size(3, 1 << 16), False, "whose size can change"),
+        (HELLO, Ring.size(3, 1 << 16), False, "whose size can change"),
     ],
 )
 def test_a_stranger_is_refused(tmp_path, packet, size, sealed, words):
