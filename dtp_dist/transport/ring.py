@@ -26,17 +26,13 @@ class Ring:
         return slots * _stride(max_bytes)
 
     def places(self, sequence: int, sizes: Sequence[int]) -> list[memoryview]:
-        """Return the memory of each payload of message ``sequence``; the sizes fit into a slot together."""
+        """Return the memory of each payload of message ``sequence``, in all at most ``max_bytes``."""
         start = sequence % self._slots * self._stride
         found = []
         for size in sizes:
             found.append(self._memory[start : start + size])
             start += -(-size // _ALIGNMENT) * _ALIGNMENT
         return found
-
-    def fits(self, sizes: Sequence[int]) -> bool:
-        """Return whether payloads of these sizes fit into a slot."""
-        return sum(sizes) + _ALIGNMENT * len(sizes) <= self._stride
 
 
 def _stride(max_bytes: int) -> int:

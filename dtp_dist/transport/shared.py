@@ -167,8 +167,9 @@ class SharedSender(Sender):
             raise LinkError(f"{self.identity}: {message} before the link was connected")
         header, *payloads = encode(message, self.identity, self._end.sequence)
         sizes = [len(payload) for payload in payloads]
-        if not self._ring.fits(sizes):
-            raise MessageError(f"{self.identity}: {message} has {sum(sizes)} bytes, limit {self._max_bytes}")
+        size = HEADER_BYTES + sum(sizes)
+        if size > self._max_bytes:
+            raise MessageError(f"{self.identity}: {message} has {size} bytes, limit {self._max_bytes}")
         purpose = f"room for minibatch {message.minibatch}"
         while self._free == 0:
             self._free += len(self._end.receive(self._slots, purpose))
@@ -249,8 +250,8 @@ class SharedReceiver(Receiver):
         purpose = f"minibatch {minibatch}"
         packet = self._end.receive(HEADER_BYTES + 1, purpose)
         header = read_header(packet, self.identity, self._end.sequence)
-        if not self._ring.fits(header.sizes):
-            size = sum(header.sizes)
+        size = HEADER_BYTES + sum(header.sizes)
+        if size > self._max_bytes:
             raise MessageError(f"{self.identity}: got {size} bytes, expected at most {self._max_bytes}")
         places = self._ring.places(self._end.sequence, header.sizes)
         message = to_message(header, places, self.identity, self._end.sequence)

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from ray.autoscaler._private import util
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCH = ROOT / "launch"
@@ -66,7 +68,6 @@ def test_everything_that_the_readme_names_is_there() -> None:
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=name)
 def test_a_cluster_file_meets_rays_schema(path: Path) -> None:
-    util = pytest.importorskip("ray.autoscaler._private.util")
     config = util.prepare_config(load(path))
     util.validate_config(config)
     types = config["available_node_types"]
@@ -76,8 +77,6 @@ def test_a_cluster_file_meets_rays_schema(path: Path) -> None:
 
 
 def test_the_schema_does_refuse() -> None:
-    util = pytest.importorskip("ray.autoscaler._private.util")
-    jsonschema = pytest.importorskip("jsonschema")
     with pytest.raises(jsonschema.ValidationError):
         util.validate_config({**util.prepare_config(load(CLUSTERS[0])), "max_wokers": 2})
 
