@@ -199,15 +199,15 @@ class SharedSender(Sender):
     def _send(self, message: Message) -> None:
         if self._end.sequence == 0:
             raise LinkError(f"{self.identity}: {message} before the link was connected")
-        header, *payloads = encode(message, self.identity, self._end.sequence)
-        sizes = [len(payload) for payload in payloads]
+        header, *payloads = self._frames(message, self._end.sequence)
+        sizes = [payload.nbytes for payload in message.payloads]
         if not self._ring.fits(sizes):
             raise MessageError(f"{self.identity}: {message} has {sum(sizes)} bytes, limit {self._max_bytes}")
         purpose = f"room for minibatch {message.minibatch}"
         while self._free == 0:
             self._free += len(self._end.receive(self._slots, purpose))
         self._free -= 1
-        for place, payload in zip(self._ring.places(self._end.sequence, sizes), payloads, strict=True):
+        for place, payload in zip(self._ring.places(self._end.sequence, sizes), payloads, strict=False):
             place[:] = payload
         self._end.send(header, purpose)
         self._end.sequence += 1
@@ -282,7 +282,7 @@ class SharedReceiver(Receiver):
         if not self._ring.fits(header.sizes):
             size = sum(header.sizes)
             raise MessageError(f"{self.identity}: got {size} bytes, expected at most {self._max_bytes}")
-        places = self._ring.places(self._end.sequence, header.sizes)
+        places = None if self.carrier else self._ring.places(self._end.sequence, header.sizes)
         message = to_message(header, places, self.identity, self._end.sequence)
         self._end.acknowledge()
         self._end.sequence += 1
