@@ -78,14 +78,17 @@ class Header(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def encode(message: Message, identity: LinkIdentity, sequence: int) -> list[Buffer]:
+def encode(
+    message: Message, identity: LinkIdentity, sequence: int, *, header_only: bool = False
+) -> list[Buffer]:
     """The frames of `message` as number `sequence` of its link: the header, then each payload's bytes.
 
-    The frame of a contiguous payload is a view of it, no copy. Raises MessageError if one is not on the CPU.
+    The frame of a contiguous payload is a view of it, no copy. Raises MessageError if one is not on the CPU,
+    unless it is the header alone that is wanted.
     """
     payloads = message.payloads
     for payload in payloads:
-        if not payload.is_cpu:
+        if not (payload.is_cpu or header_only):
             raise MessageError(f"{message}: only CPU tensors have a wire form, got one on {payload.device}")
     fixed = _FIXED.pack(
         MAGIC,
@@ -102,25 +105,32 @@ def encode(message: Message, identity: LinkIdentity, sequence: int) -> list[Buff
         len(payloads),
     )
     slots = _pack_slots(tuple([(payload.dtype, payload.shape) for payload in payloads]))
-    return [fixed + slots, *[_bytes_of(payload) for payload in payloads]]
+    return [fixed + slots, *[_bytes_of(payload) for payload in payloads if not header_only]]
 
 
 def decode(
-    frames: Sequence[Buffer], identity: LinkIdentity, expected_sequence: int, *, max_bytes: int
+    frames: Sequence[Buffer],
+    identity: LinkIdentity,
+    expected_sequence: int,
+    *,
+    max_bytes: int,
+    header_only: bool = False,
 ) -> Message:
     """The message in `frames`, due as number `expected_sequence` of the link (number 0 is its HELLO).
 
     Everything is checked before anything is allocated. Payloads are fresh contiguous tensors, so that they
-    are aligned as torch aligns its own: with other operands a product changes its last bits.
+    are aligned as torch aligns its own: with other operands a product changes its last bits. With
+    `header_only` no payload has come, and those of the message are on the `meta` device: dtype and shape.
 
     Raises LinkError if messages before it were lost, MessageError if the frames are anything but the next
     message of this link or hold more than `max_bytes` bytes with the header.
     """
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    if sum(sizes) > max_bytes:
-        raise MessageError(f"{identity}: got {sum(sizes)} bytes, expected at most {max_bytes}")
-    header = read_header(frames[0] if frames else b"", identity, expected_sequence, tuple(sizes[1:]))
-    return to_message(header, frames[1:], identity, expected_sequence)
+    sizes = None if header_only else tuple([memoryview(frame).nbytes for frame in frames[1:]])
+    header = read_header(frames[0] if frames else b"", identity, expected_sequence, sizes)
+    size = HEADER_BYTES + sum(header.sizes)
+    if size > max_bytes:
+        raise MessageError(f"{identity}: got {size} bytes, expected at most {max_bytes}")
+    return to_message(header, None if header_only else frames[1:], identity, expected_sequence)
 
 
 def split(data: Buffer) -> list[memoryview]:
@@ -165,9 +175,17 @@ def read_header(
     return Header(_PHASES[phase], minibatch, payloads, sizes)
 
 
-def to_message(header: Header, frames: Sequence[Buffer], identity: LinkIdentity, sequence: int) -> Message:
-    """The message of a checked header, its payloads copied from frames of exactly `header.sizes` bytes."""
-    tensors = tuple([_to_tensor(*each) for each in zip(header.payloads, frames, strict=True)])
+def to_message(
+    header: Header, frames: Sequence[Buffer] | None, identity: LinkIdentity, sequence: int
+) -> Message:
+    """The message of a checked header, its payloads copied from frames of exactly `header.sizes` bytes.
+
+    Without frames they are on the `meta` device.
+    """
+    if frames is None:
+        tensors = tuple([torch.empty(shape, dtype=dtype, device="meta") for dtype, shape in header.payloads])
+    else:
+        tensors = tuple([_to_tensor(*each) for each in zip(header.payloads, frames, strict=True)])
     kind = MessageKind.HELLO if sequence == 0 else identity.kind
     return Message(kind, header.phase, identity.sender, identity.layer, header.minibatch, tensors)
 

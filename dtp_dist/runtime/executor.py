@@ -119,7 +119,7 @@ class Executor:
         return [*payloads] if self._on_host else [payload.to(self._device) for payload in payloads]
 
     def _send(self, link: Sender, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> None:
-        if link.crosses_processes and not self._on_host:
+        if link.crosses_processes and link.carrier is None and not self._on_host:
             payloads = tuple(payload.cpu() for payload in payloads)
         message = Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
         with self._timeline.wait(f"send {kind.name.lower()}", minibatch):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import zmq
 
 from dtp_dist.algorithm.layers.base import Shape
@@ -23,7 +24,7 @@ from dtp_dist.runtime.faults import faults_from_environment
 from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.kernel import die_with_parent
 from dtp_dist.runtime.last_seen import LastSeen
-from dtp_dist.runtime.layout import DTYPES
+from dtp_dist.runtime.layout import DTYPES, device_of
 from dtp_dist.runtime.local_stage import LocalSetup
 from dtp_dist.runtime.segment import Segment, Span, StageSummary
 from dtp_dist.runtime.setup import Address, Failure, StageSetup
@@ -31,8 +32,10 @@ from dtp_dist.runtime.supervision import Status
 from dtp_dist.runtime.worker import StageWorker, set_threads
 from dtp_dist.transport import (
     Gatekeeper,
+    Groups,
     LinkOptions,
     Receiver,
+    Rendezvous,
     Sender,
     client_security,
     new_key_pair,
@@ -52,6 +55,9 @@ class StageService:
         self._setup, self._send = setup, send
         self._config = parse_config(setup.config)
         set_threads(self._config)
+        device = device_of(self._config, setup.index)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what names no device, NCCL among it, keeps off the other stages'
         batches = load_batches(self._config) if setup.index == 0 else None
         self._worker = StageWorker(
             self._config,
@@ -101,10 +107,24 @@ class StageService:
         if index < self._worker.layout.stages - 1:
             receiver = self._receiver(MessageKind.TARGET, index + 1)
             links.target_in, found[MessageKind.TARGET] = receiver, receiver.endpoint
-        return Address(found, None if self._keys is None else self._keys.public)
+        public_key = None if self._keys is None else self._keys.public
+        return Address(found, public_key, *self._gpu_and_rendezvous())
 
-    def connect(self, above: Address | None, below: Address | None) -> None:
-        """Connect to the neighbours and shake hands both ways.
+    def _gpu_and_rendezvous(self) -> tuple[str | None, str | None]:
+        if self._worker.device.type != "cuda":
+            return None, None
+        gpu = str(torch.cuda.get_device_properties(self._worker.device).uuid)
+        if self._setup.index > 0:
+            return gpu, None
+        scheme, _, place = self._setup.endpoint.partition("://")
+        address = place.strip("[]") if scheme == "tcp" else "127.0.0.1"
+        self._rendezvous = Rendezvous(address, self._config.parallel.start_timeout)
+        return gpu, self._rendezvous.place
+
+    def connect(self, above: Address | None, below: Address | None, rendezvous: str | None = None) -> None:
+        """Connect to the neighbours and shake hands both ways; payloads go by process groups from then on.
+
+        They do so if all stages are told where those meet (``rendezvous``).
 
         Raises:
             LinkError: a neighbour does not answer in time, or is not who it should be.
@@ -124,6 +144,24 @@ class StageService:
         for receiver in (links.activation_in, links.target_in):
             if receiver is not None:
                 receiver.accept(limit)
+        if rendezvous is not None:
+            self._join_groups(rendezvous)
+
+    def _join_groups(self, rendezvous: str) -> None:
+        setup, links = self._setup, self._worker.links
+        groups = Groups(
+            rendezvous,
+            stage=setup.index,
+            stages=self._worker.layout.stages,
+            device=self._worker.device,
+            name=f"{setup.run_id.hex()}/{setup.generation}",
+            start_timeout=self._config.parallel.start_timeout,
+            timeout=self._options["timeout"],
+            high_water=self._options["high_water"],
+        )
+        for end in (links.activation_in, links.activation_out, links.target_in, links.target_out):
+            if end is not None:
+                end.carrier = groups.carrier(end.identity)
 
     def run(self, segment: Segment) -> StageSummary:
         """Run this stage's part of a segment."""

@@ -19,7 +19,7 @@ from dtp_dist.errors import CheckpointError, DtpDistError, StageError
 from dtp_dist.runtime.base import OnReport, OnSaved, Runtime
 from dtp_dist.runtime.layout import layout_of
 from dtp_dist.runtime.segment import Segment, SegmentResult, Span
-from dtp_dist.runtime.setup import Address, Failure
+from dtp_dist.runtime.setup import Address, Failure, meeting_point
 from dtp_dist.runtime.supervision import Supervisor
 from dtp_dist.transport import SHARED_MEMORY
 
@@ -83,7 +83,8 @@ class SupervisedRuntime(Runtime):
         limit = self._config.parallel.start_timeout
         bound: list[Address] = self._call("bind", limit=limit)
         above, below = [*bound[1:], None], [None, *bound[:-1]]
-        self._call("connect", *zip(above, below, strict=True), limit=limit)
+        groups = [meeting_point(bound)] * len(bound)
+        self._call("connect", *zip(above, below, groups, strict=True), limit=limit)
 
     def run(self, segment: Segment) -> SegmentResult:
         start = time.perf_counter()

@@ -13,6 +13,8 @@ from typing import NotRequired, TypedDict
 from dtp_dist.errors import LinkError, MessageError, Stopped
 from dtp_dist.messages import LinkIdentity, Message
 from dtp_dist.schedule import Phase
+from dtp_dist.transport.collective import Carrier
+from dtp_dist.wire import Buffer, encode
 
 __all__ = ["POLL_SLICE", "LinkOptions", "Patience", "Receiver", "Sender", "wait_for"]
 
@@ -40,10 +42,12 @@ class LinkOptions(TypedDict):
 class Sender(ABC):
     """The sending end. `bytes_sent` and `messages` count what was sent, headers included, HELLO left out.
 
-    `crosses_processes` says whether tensors must lie in the host's memory to be sent.
+    `crosses_processes` says whether tensors must lie in the host's memory to be sent; not those that
+    `carrier`, if there is one, takes another way.
     """
 
     crosses_processes: bool = True
+    carrier: Carrier | None = None
 
     def __init__(self, identity: LinkIdentity) -> None:
         self.identity = identity
@@ -69,12 +73,18 @@ class Sender(ABC):
             expected = f"expected {kind} from stage {identity.sender}, layer {identity.layer}"
             raise MessageError(f"{identity}: got {message}, {expected}")
         self._send(message)
+        if self.carrier is not None:
+            self.carrier.send(message)
         self.bytes_sent += message.nbytes
         self.messages += 1
 
     @abstractmethod
     def _send(self, message: Message) -> None:
-        """Hand over a message that belongs on this link."""
+        """Hand over a message that belongs on this link, or its header if there is a carrier."""
+
+    def _frames(self, message: Message, sequence: int) -> list[Buffer]:
+        """What of a message travels on this link itself."""
+        return encode(message, self.identity, sequence, header_only=self.carrier is not None)
 
     @abstractmethod
     def close(self) -> None:
@@ -84,10 +94,11 @@ class Sender(ABC):
 class Receiver(ABC):
     """The receiving end. `bytes_received` and `messages` count as the sender does.
 
-    `endpoint` is where the sender connects, "" in one process.
+    `endpoint` is where the sender connects, "" in one process. `carrier`: as the sender's.
     """
 
     endpoint: str = ""
+    carrier: Carrier | None = None
 
     def __init__(self, identity: LinkIdentity) -> None:
         self.identity = identity
@@ -112,6 +123,8 @@ class Receiver(ABC):
         if (message.minibatch, message.phase) != (minibatch, phase):
             got = f"got {message} of phase {message.phase}"
             raise MessageError(f"{self.identity}: {got}, expected minibatch {minibatch} of phase {phase}")
+        if self.carrier is not None:
+            message = self.carrier.receive(message)
         self.bytes_received += message.nbytes
         self.messages += 1
         return message
@@ -122,7 +135,10 @@ class Receiver(ABC):
 
     @abstractmethod
     def _receive(self, minibatch: int) -> Message:
-        """The next message; `minibatch` is the one that is due, for the text of errors."""
+        """The next message; `minibatch` is the one that is due, for the text of errors.
+
+        If there is a carrier, its payloads are on the `meta` device.
+        """
 
     @abstractmethod
     def close(self) -> None:

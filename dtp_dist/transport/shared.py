@@ -165,11 +165,12 @@ class SharedSender(Sender):
     def _send(self, message: Message) -> None:
         if self._end.sequence == 0:
             raise LinkError(f"{self.identity}: {message} before the link was connected")
-        header, *payloads = encode(message, self.identity, self._end.sequence)
-        sizes = [len(payload) for payload in payloads]
-        size = HEADER_BYTES + sum(sizes)
-        if size > self._max_bytes:
-            raise MessageError(f"{self.identity}: {message} has {size} bytes, limit {self._max_bytes}")
+        header, *payloads = self._frames(message, self._end.sequence)
+        if message.nbytes > self._max_bytes:
+            raise MessageError(
+                f"{self.identity}: {message} has {message.nbytes} bytes, limit {self._max_bytes}"
+            )
+        sizes = [len(payload) for payload in payloads]  # none where a carrier takes them
         purpose = f"room for minibatch {message.minibatch}"
         while self._free == 0:
             self._free += len(self._end.receive(self._slots, purpose))
@@ -253,7 +254,7 @@ class SharedReceiver(Receiver):
         size = HEADER_BYTES + sum(header.sizes)
         if size > self._max_bytes:
             raise MessageError(f"{self.identity}: got {size} bytes, expected at most {self._max_bytes}")
-        places = self._ring.places(self._end.sequence, header.sizes)
+        places = None if self.carrier else self._ring.places(self._end.sequence, header.sizes)
         message = to_message(header, places, self.identity, self._end.sequence)
         self._copied += 1
         if self._copied >= self._slots // 8:  # or the answers to many small messages would fill the socket

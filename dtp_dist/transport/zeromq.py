@@ -22,7 +22,7 @@ import zmq
 from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import LinkIdentity, Message
 from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender
-from dtp_dist.wire import decode, encode, split
+from dtp_dist.wire import decode, split
 
 __all__ = ["ZmqOptions", "ZmqReceiver", "ZmqSender"]
 
@@ -124,7 +124,7 @@ class ZmqSender(Sender):
         self._write(message, f"room for minibatch {message.minibatch}")
 
     def _write(self, message: Message, purpose: str, timeout: float | None = None) -> None:
-        frames = encode(message, self.identity, self._end.sequence)
+        frames = self._frames(message, self._end.sequence)
         # In one piece: ZeroMQ aborts the process when a link with half of a multipart message is given up.
         # Copied: at 100 to 400 KB that measured no slower than pyzmq's zero-copy sends.
         send = partial(self._end.socket.send, b"".join(frames), flags=zmq.NOBLOCK)
@@ -177,8 +177,9 @@ class ZmqReceiver(Receiver):
             raise LinkError(f"{self.identity}: lost while receiving {purpose}: {error}") from error
         if len(parts) != 1:
             raise MessageError(f"{self.identity}: got a message in {len(parts)} pieces, expected 1")
-        frames = split(parts[0].buffer)
-        message = decode(frames, self.identity, self._end.sequence, max_bytes=self._end.max_bytes)
+        header_only, limit = self.carrier is not None, self._end.max_bytes
+        frames = [parts[0].buffer] if header_only else split(parts[0].buffer)
+        message = decode(frames, self.identity, self._end.sequence, max_bytes=limit, header_only=header_only)
         self._end.sequence += 1
         return message
 
