@@ -1,9 +1,9 @@
 """Faults injected by name, for tests and drills: fail in (stage, minibatch, action), as a real one would.
 
 ``DTP_DIST_FAULT="stage=1 minibatch=20 action=U do=kill"``; ``do`` is kill (SIGKILL), freeze (SIGSTOP), raise,
-sleep, cut (the stage's links are lost for good, while it goes on) or drop (one message that it sends is). Several
-are separated by ``;``. A fault happens in the first generation of the stages, unless ``generation=1`` asks
-for the one after the first restart. Unset, nothing is injected and nothing is paid.
+sleep, cut (the stage's links are lost for good, while it goes on) or drop (one message that it sends is
+lost). Several are separated by ``;``. A fault happens in the first generation of the stages, unless
+``generation=1`` asks for the one after the first restart. Unset, nothing is injected and nothing is paid.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _drop(links: Links, action: Action) -> None:
         raise ConfigError(f"{VARIABLE}: {action} sends no message to another process that could be dropped")
     send, end = link._send, link._end
 
-    def lose(message: object) -> None:
+    def lose(_message: object) -> None:
         end.sequence += 1
         link._send = send  # type: ignore[method-assign]
 
