@@ -1,4 +1,4 @@
-"""Links between two processes of one host: latency and bandwidth of ipc, tcp and tcp with CURVE.
+"""Links between two processes of one host: latency and bandwidth of shm, ipc, tcp and tcp with CURVE.
 
     python benchmarks/transport.py
 
@@ -24,16 +24,17 @@ import zmq
 from dtp_dist.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
 from dtp_dist.transport import (
+    SHARED_MEMORY,
     Gatekeeper,
     LinkOptions,
-    ZmqReceiver,
-    ZmqSender,
     client_security,
     new_key_pair,
+    open_receiver,
+    open_sender,
     server_security,
 )
 
-TRANSPORTS = ("ipc", "tcp", "tcp+CURVE")
+TRANSPORTS = (*(["shm"] if SHARED_MEMORY else []), "ipc", "tcp", "tcp+CURVE")
 SIZES = (96_000, 240_000, 1_000_000)
 EXAMPLES = 100
 PINGS, ROUNDS = 300, 8
@@ -54,16 +55,16 @@ class Stage:
             out, back = back, out
         keys, secure = new_key_pair(), transport == "tcp+CURVE"
         options = LinkOptions(timeout=30.0, stopped=lambda: False, high_water=4, max_bytes=2_000_000)
-        if secure:
-            options["configure"] = server_security(keys, str(back))
-        endpoint = f"ipc://{directory}/{number}" if transport == "ipc" else "tcp://127.0.0.1:0"
-        self.receiver = ZmqReceiver(context, endpoint, back, **options)
+        security = server_security(keys, str(back)) if secure else None
+        endpoint = "tcp://127.0.0.1:0"
+        if transport in ("shm", "ipc"):
+            endpoint = f"{transport}://{directory}/{transport}-{number}"
+        self.receiver = open_receiver(endpoint, back, context, options, security)
         driver.send((self.receiver.endpoint, keys.public))
         peer, peer_public = driver.recv()
         self.gate.allow(str(back), peer_public)
-        if secure:
-            options["configure"] = client_security(keys, peer_public)
-        self.sender = ZmqSender(context, peer, out, **options)
+        security = client_security(keys, peer_public) if secure else None
+        self.sender = open_sender(peer, out, context, options, security)
         self.sender.connect()
         self.receiver.accept()
 

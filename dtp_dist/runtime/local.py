@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -81,15 +80,12 @@ class LocalRuntime(SupervisedRuntime):
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()  # a stage ends by itself when its connection does
-        deadline = time.monotonic() + END_GRACE
         for process in self._processes:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # frozen or not; there is nothing that a stage would have to finish
+        for process in self._processes:
+            process.wait()
+        for connection in self._connections:
+            connection.close()
         for board in self._boards:
             board.close()
         self._connections, self._processes, self._boards = [], [], []

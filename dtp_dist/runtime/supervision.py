@@ -102,6 +102,7 @@ class Supervisor:
             return
         if min(self._told[stage] for stage in owing) <= self._answered + self.heartbeat:
             return  # what was seen before the last answer may be over
-        if min(status.seconds for status in waiting) > self._failure_timeout:
+        # What was told is up to a heartbeat old: nobody may wait for longer than failure_timeout.
+        if min(status.seconds for status in waiting) > self._failure_timeout - self.heartbeat:
             places = "; ".join(status.where for status in waiting)
             raise LinkError(f"a message was lost: all stages wait for one: {places}")

@@ -14,7 +14,8 @@ from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches
 from dtp_dist.errors import NonFiniteError
-from dtp_dist.runtime.executor import BeforeAction, Executor, Links, Source
+from dtp_dist.runtime.executor import Executor, Links, Source
+from dtp_dist.runtime.faults import Inject
 from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
 from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
 from dtp_dist.runtime.timeline import Timeline, in_words
@@ -43,13 +44,13 @@ class StageWorker:
         index: int,
         batches: Mapping[str, Batches] | None,
         report: Callable[[Report], None],
-        before: BeforeAction | None = None,
+        inject: Inject | None = None,
     ) -> None:
         self.config, self.index, self.layout = config, index, layout_of(config)
         self.links = Links()
         self.timeline = Timeline(config.monitor.trace_minibatches)
         self.device = device_of(config, index)
-        self._batches, self._report, self._before = batches, report, before
+        self._batches, self._report, self._faults = batches, report, inject
         self._dtype = DTYPES[config.train.dtype]
         self.stage = self._build_stage()
         self._segment: Segment | None = None
@@ -90,7 +91,7 @@ class StageWorker:
             self.timeline,
             source=self._source(segment),
             done=self._done,
-            before=self._inject if self._before is not None else None,
+            before=self._inject if self._faults is not None else None,
             device=self.device,
         )
         return self._executor
@@ -137,10 +138,10 @@ class StageWorker:
         return self.timeline.spans()
 
     def _inject(self, action: Action) -> None:
-        """Call ``before`` as if the action had begun, so that a fault happens in its place."""
-        assert self._before is not None
+        """Let a fault happen in its place, as if the action had begun."""
+        assert self._faults is not None
         self.timeline.mark("computing", ACTION_NAMES[action.kind], action.minibatch)
-        self._before(action)
+        self._faults(action, self.links)
 
     def _source(self, segment: Segment) -> Source | None:
         if self._batches is None:

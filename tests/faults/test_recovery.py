@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import dtp_dist
+from dtp_dist import load_config
 from runs import LOCAL, LiveRun, read_metrics, read_result, run_cli, the_line, write_config
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("stage=1 minibatch=50 action=U do=kill", "SIGKILL"),
         ("stage=1 minibatch=33 action=F do=freeze", "no sign of life"),
         ("stage=0 minibatch=3 action=I do=kill", "SIGKILL"),
+        ("stage=0 minibatch=50 action=F do=drop", "1 message(s) before it were lost"),
     ],
 )
 def test_a_lost_stage_is_replaced_and_the_bits_stay(tmp_path, undisturbed, fault, lost):
@@ -54,6 +57,29 @@ def test_a_lost_stage_is_replaced_and_the_bits_stay(tmp_path, undisturbed, fault
     assert [line["event"] for line in events] == ["stage lost", "recovered"]
     assert lost in events[0]["message"]
     assert events[1]["step"] % 20 == 0
+
+
+@pytest.mark.parametrize("transport", ["shm", "ipc", "tcp"])
+def test_a_cut_link_is_noticed_and_the_bits_stay(tmp_path, undisturbed, transport):
+    limits = (f"parallel.transport={transport}", "parallel.failure_timeout=3")
+    done = train(tmp_path, "run", *limits, DTP_DIST_FAULT="stage=1 minibatch=50 action=T do=cut")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path, "run") == undisturbed
+    assert read_result(tmp_path / "run")["restarts"] == 1
+    [lost] = [line for line in read_metrics(tmp_path / "run") if line.get("event") == "stage lost"]
+    assert "a message was lost: all stages wait for one: stage 0" in lost["message"]
+
+
+def test_a_dropped_message_that_none_follows_is_noticed_and_the_bits_stay(tmp_path):
+    """With D = 1 there is no next message whose number would tell."""
+    exact = ("parallel.in_flight=1", "train.epochs=3", "parallel.failure_timeout=3")
+    whole = load_config(write_config(tmp_path), [f"run_dir={tmp_path / 'whole'}", *RUN, *exact])
+    dtp_dist.train(whole)
+    done = train(tmp_path, "run", *exact, DTP_DIST_FAULT="stage=1 minibatch=50 action=T do=drop")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path, "run") == outcome(tmp_path, "whole")
+    [lost] = [line for line in read_metrics(tmp_path / "run") if line.get("event") == "stage lost"]
+    assert "a message was lost: all stages wait for one: stage 0" in lost["message"]
 
 
 def test_a_run_that_loses_stages_too_often_ends(tmp_path):

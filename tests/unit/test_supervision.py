@@ -12,6 +12,7 @@ import pytest
 
 from dtp_dist.errors import ConfigError, LinkError, NonFiniteError, StageError
 from dtp_dist.runtime import local_stage
+from dtp_dist.runtime.executor import Links
 from dtp_dist.runtime.faults import VARIABLE, faults_from_environment
 from dtp_dist.runtime.kernel import die_with_parent
 from dtp_dist.runtime.last_seen import SIZE, LastSeen, new_board
@@ -97,9 +98,9 @@ def test_a_long_wait_beside_a_busy_stage_is_no_failure(clock, supervisor):
 
 
 def test_all_waiting_at_once_means_that_a_message_was_lost(clock, supervisor):
-    pass_time(clock, supervisor, 10, {0: "waiting", 1: "waiting", 2: "waiting"})
+    pass_time(clock, supervisor, 9, {0: "waiting", 1: "waiting", 2: "waiting"})
     with pytest.raises(LinkError, match="a message was lost: all stages wait for one: place 0; place 1; pl"):
-        pass_time(clock, supervisor, 11, {0: "waiting", 1: "waiting", 2: "waiting"})
+        pass_time(clock, supervisor, 10, {0: "waiting", 1: "waiting", 2: "waiting"})
 
 
 def test_the_last_stage_waiting_alone_means_that_a_message_was_lost(clock, supervisor):
@@ -209,13 +210,13 @@ def test_faults_happen_at_their_action_alone(monkeypatch):
     monkeypatch.setenv(
         VARIABLE, "stage=1 minibatch=20 action=U do=raise; stage=0 minibatch=3 action=F do=raise"
     )
-    before = faults_from_environment()
-    assert before is not None
+    inject = faults_from_environment()
+    assert inject is not None
     for harmless in ("1U19", "0U20", "1T20", "1F3"):
-        before(Action.parse(harmless))
+        inject(Action.parse(harmless), Links())
     for faulty in ("1U20", "0F3"):
         with pytest.raises(RuntimeError, match=f"injected fault at {faulty}"):
-            before(Action.parse(faulty))
+            inject(Action.parse(faulty), Links())
 
 
 @pytest.mark.parametrize("text", ["stage=1", "nonsense", "stage=x minibatch=1 action=U do=kill", "do=dance"])
