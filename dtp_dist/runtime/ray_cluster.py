@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Callable
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dtp_dist.config import Config
 from dtp_dist.errors import ConfigError, StageError
+from dtp_dist.runtime import ray_reaper
 from dtp_dist.runtime.layout import Layout
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
@@ -36,19 +39,48 @@ def connect(config: Config, layout: Layout) -> None:
             "is a Ray Client address, whose driver is not on the cluster; submit the run with ray job submit"
         )
         raise ConfigError(f"{ADDRESS}={address}: {text}")
+    _hush()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
             ray.init(address=address, **quiet)
         else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             cpus = max(os.cpu_count() or 1, layout.stages * config.parallel.threads)
-            store = OBJECT_STORE_BYTES
-            ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
+            with _reaped():
+                ray.init(address="local", num_cpus=cpus, **quiet)  # not another Ray of this machine
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address}" if address else "a private Ray"
         text = str(error).strip().splitlines()[0]
         raise StageError(f"{where} can't be reached: {text}; check {ADDRESS}, or unset it") from error
+
+
+def _hush() -> None:
+    """Keep off the terminal what Ray prints of lost workers and nodes, tens of lines each.
+
+    The run tells a loss in one line, Ray's logs have the rest, and Ray has no setting for it.
+    """
+    worker: Any = ray._private.worker
+    worker.listen_error_messages = lambda worker, threads_stopped: None
+
+
+@contextmanager
+def _reaped() -> Iterator[None]:
+    """Mark all processes that are started meanwhile, and start the one that ends them after this one."""
+    mark, parent = secrets.token_hex(8), str(os.getpid())
+    subprocess.Popen(
+        [sys.executable, "-I", ray_reaper.__file__, mark, parent],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.environ[ray_reaper.MARK] = mark
+    try:
+        yield
+    finally:
+        del os.environ[ray_reaper.MARK]
 
 
 def bundle(config: Config) -> dict[str, float]:
@@ -92,20 +124,3 @@ def release(group: PlacementGroup) -> None:
     """Give the bundles back."""
     if ray.is_initialized():
         remove_placement_group(group)
-
-
-def kill_process(pid: int, node: str) -> None:
-    """Kill a process on its node, frozen or not; a node that is gone has taken it along."""
-    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-    killer = ray.remote(num_cpus=0, max_retries=0)(_kill).options(scheduling_strategy=strategy)
-    try:
-        ray.get(killer.remote(pid), timeout=5.0)
-    except RayError:
-        return
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
