@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from dtp_dist.runtime.layout import Layout
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 ADDRESS = "RAY_ADDRESS"
+AVOID_SECONDS = 5.0
 
 
 def connect(config: Config, layout: Layout) -> None:
@@ -90,28 +91,35 @@ def bundle(config: Config) -> dict[str, float]:
     return {"CPU": float(config.parallel.threads)}
 
 
-def reserve(config: Config, layout: Layout) -> PlacementGroup:
+def reserve(config: Config, layout: Layout, avoid: Set[str] = frozenset()) -> PlacementGroup:
     """Return a placement group with a bundle for every stage.
+
+    Args:
+        avoid: ids of nodes that may be cut off, which Ray may find out only after a minute and wait for
+            meanwhile; they are taken only where there is no room at once without them.
 
     Raises:
         StageError: there is no room for it within ``parallel.placement_timeout``; says what was asked and
             what there is.
     """
-    need = bundle(config)
-    group: PlacementGroup = placement_group(
-        [need] * layout.stages, strategy=config.parallel.placement.upper()
-    )
-    limit = config.parallel.placement_timeout
-    if not group.wait(limit):
+    need, limit, stages = bundle(config), config.parallel.placement_timeout, layout.stages
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    tries: list[tuple[list[dict[str, str]] | None, float]] = [(None, limit)]
+    if avoid and {node["NodeID"] for node in nodes() if node["Alive"]} - avoid:
+        others = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
+        first = min(AVOID_SECONDS, limit / 2)
+        tries = [([others] * stages, first), (None, limit - first)]
+    for selector, seconds in tries:
+        strategy = config.parallel.placement.upper()
+        group: PlacementGroup = placement_group([need] * stages, strategy, bundle_label_selector=selector)
+        if group.wait(seconds):
+            return group
         remove_placement_group(group)
-        asked = ", ".join(f"{count:g} {name}" for name, count in need.items())
-        total, free = _resources(), _resources(free=True)
-        there = ", ".join(f"{total.get(name, 0):g} {name}, {free.get(name, 0):g} of it free" for name in need)
-        text = f"{layout.stages} stages of {asked} each were not placed within {limit:g} s"
-        raise StageError(
-            f"{text} (parallel.placement_timeout); the cluster has {there}; use fewer stages or wait"
-        )
-    return group
+    asked = ", ".join(f"{count:g} {name}" for name, count in need.items())
+    total, free = _resources(), _resources(free=True)
+    there = ", ".join(f"{total.get(name, 0):g} {name}, {free.get(name, 0):g} of it free" for name in need)
+    text = f"{stages} stages of {asked} each were not placed within {limit:g} s (parallel.placement_timeout)"
+    raise StageError(f"{text}; the cluster has {there}; use fewer stages or wait")
 
 
 def _resources(*, free: bool = False) -> dict[str, float]:

@@ -31,6 +31,9 @@ PASSED = ("DTP_DIST_FAULT", "DTP_DIST_DEBUG")
 _remote: Any = ray.remote  # its overloads do not know concurrency groups
 _ACTOR: Any = _remote(concurrency_groups={"control": 2})(RayStage)
 
+_SUSPECTS: set[str] = set()
+"""Ids of nodes that a stage fell silent on; they may have fallen with it."""
+
 
 class RayRuntime(SupervisedRuntime):
     """Actors in a placement group; a restart of the run replaces them all under a new generation."""
@@ -47,7 +50,7 @@ class RayRuntime(SupervisedRuntime):
         self._bytes_through_driver: bool | None = None
         ray_cluster.connect(config, self.layout)
         self._metrics = RayMetrics(config.name, self.layout.stages - 1, config.data.batch_size)
-        self._group = ray_cluster.reserve(config, self.layout)
+        self._group = ray_cluster.reserve(config, self.layout, _SUSPECTS)
         try:
             self._start()
         except BaseException:
@@ -174,6 +177,9 @@ class RayRuntime(SupervisedRuntime):
         for actor in self._actors:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(actor, no_restart=True)  # its node kills the process, frozen or not
+        _SUSPECTS.update(
+            node for stage, (_, node, _) in enumerate(self._places) if self._supervisor.silent(stage)
+        )
         self._actors, self._places, self._pending = [], [], {}
         ray_cluster.release(self._group)
 

@@ -1,4 +1,4 @@
-"""Three Ray nodes on this machine, two CPUs each, until stdin ends; started by ``test_cluster.py``.
+"""Three Ray nodes on this machine, three CPUs each, until stdin ends; started by ``test_cluster.py``.
 
 Prints the address, then answers every process id on stdin: the node, not the head, that runs the process is
 removed without warning, with all that runs on it.
@@ -11,7 +11,7 @@ import sys
 import psutil
 from ray.cluster_utils import Cluster
 
-SIZE = {"num_cpus": 2, "object_store_memory": 80 * 1024 * 1024}
+SIZE = {"num_cpus": 3, "object_store_memory": 80 * 1024 * 1024}
 
 
 def main() -> None:
