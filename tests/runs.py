@@ -150,15 +150,16 @@ class LiveRun:
 
     def wait_for_event(self, name: str) -> dict[str, Any]:
         """Wait until the run has told of an event, and return its line."""
-        wait_until(lambda: self._alive() and bool(self._events(name)), PATIENCE, lambda: f"event {name}")
+        wait_until(lambda: self._alive() and bool(self.events(name)), PATIENCE, lambda: f"event {name}")
         self.stages()
-        return self._events(name)[0]
+        return self.events(name)[0]
 
     def _alive(self) -> bool:
         assert self.process.poll() is None or self.process.communicate()[1] == ""
         return True
 
-    def _events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of an event that the run has told so far."""
         try:
             text = (self.run_dir / "metrics.jsonl").read_text()
         except FileNotFoundError:

@@ -64,11 +64,12 @@ class ConsoleMonitor(Monitor):
         place = f"epoch {line.epoch}/{self._epochs}"
         if line.event is not None:
             if line.event in ("failed", "interrupted"):
-                kept = line.details.get("checkpoint") or "none yet"
-                text = f"{line.event} at step {line.step}; run in {line.details['run_dir']}"
-                self._console.print(
-                    f"{text}, newest checkpoint: {kept}", highlight=False, soft_wrap=True, markup=False
+                kept, run = line.details.get("checkpoint"), line.details["run_dir"]
+                text = (
+                    f"{line.event} at step {line.step}; run in {run}, newest checkpoint: {kept or 'none yet'}"
                 )
+                text += f"; go on with: dtp-dist resume {run}" if kept else ""
+                self._console.print(text, highlight=False, soft_wrap=True, markup=False)
             elif line.event in ("stage lost", "recovered", "resumed"):
                 said = line.details.get("message") or "; ".join(line.details.get("notes", []))
                 text = f"{line.event} at step {line.step}" + (f": {said}" if said else "")

@@ -29,6 +29,19 @@ def socket_folder(endpoint: str) -> Path | None:
     return Path(place) if scheme in ("shm", "ipc") else None
 
 
+def make_socket_folder(endpoint: str) -> None:
+    """Make the folder of ``endpoint``, if it has one, for this user alone.
+
+    Raises:
+        PermissionError: it is somebody else's.
+    """
+    folder = socket_folder(endpoint)
+    if folder is not None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to somebody else")
+
+
 def remove_socket_folder(endpoint: str) -> None:
     """Remove the folder of ``endpoint``, if it has one."""
     folder = socket_folder(endpoint)
@@ -39,14 +52,19 @@ def remove_socket_folder(endpoint: str) -> None:
 class RayStage:
     """The actor's class; tensors never pass through its methods."""
 
-    def __init__(self, setup: StageSetup, path: list[str]) -> None:
+    def __init__(self, setup: StageSetup, name: str, path: list[str]) -> None:
         """Take what the stage needs to know; torch is imported in ``build``, in the thread that computes."""
         sys.path[:] = [*sys.path, *(entry for entry in path if entry not in sys.path)]
-        self._setup = setup
+        self._setup, self._name = setup, name
         self._service: StageService | None = None
         self._said: deque[tuple[str, Any]] = deque()
+        self._has_said = threading.Event()
         self._heard = time.monotonic()
         threading.Thread(target=self._watch_driver, name="orphan watch", daemon=True).start()
+
+    def __repr__(self) -> str:
+        """Return the name, which Ray writes into the head of the process's log files."""
+        return self._name
 
     def _watch_driver(self) -> None:
         """End this process when the driver has not asked for a sign of life for a while."""
@@ -63,6 +81,8 @@ class RayStage:
 
                 self._service = StageService(self._setup, self._keep)
                 return "reply", None
+            if method == "bind":
+                make_socket_folder(self._setup.endpoint)  # as late as can be: ``clean`` follows at once
             return "reply", getattr(self._service, method)(*arguments)
         except BaseException as error:
             index = self._setup.index
@@ -71,11 +91,17 @@ class RayStage:
 
     def _keep(self, kind: str, value: Any) -> None:
         self._said.append((kind, value))
+        self._has_said.set()
 
     @ray.method(concurrency_group="control")
-    def pulse(self) -> tuple[Any, list[tuple[str, Any]]]:
-        """Return (status, what the stage has said since the last pulse): a sign of life."""
+    def pulse(self, seconds: float) -> tuple[Any, list[tuple[str, Any]]]:
+        """Return (status, what the stage has said since the last pulse), when it says something or in time.
+
+        A sign of life, each ``seconds`` at the latest.
+        """
         self._heard = time.monotonic()
+        self._has_said.wait(seconds)
+        self._has_said.clear()
         said = []
         while self._said:
             said.append(self._said.popleft())
@@ -90,11 +116,6 @@ class RayStage:
     @ray.method(concurrency_group="control")
     def prepare(self, endpoint: str) -> None:
         """Take the endpoint under which to bind, once all stages' nodes are known."""
-        folder = socket_folder(endpoint)
-        if folder is not None:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if folder.stat().st_uid != os.getuid():
-                raise PermissionError(f"{folder} belongs to somebody else")
         setup = self._setup
         self._setup = StageSetup(setup.config, setup.index, setup.run_id, setup.generation, endpoint)
 

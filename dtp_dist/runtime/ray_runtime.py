@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from dtp_dist.errors import StageError
 from dtp_dist.runtime import ray_cluster
 from dtp_dist.runtime.base import OnReport
 from dtp_dist.runtime.ray_actor import RayStage
+from dtp_dist.runtime.ray_metrics import RayMetrics
+from dtp_dist.runtime.segment import Report, Segment, SegmentResult
 from dtp_dist.runtime.setup import StageSetup
 from dtp_dist.runtime.supervised import Heard, SupervisedRuntime, host_endpoint, thread_variables
 
@@ -28,7 +29,10 @@ PASSED = ("DTP_DIST_FAULT", "DTP_DIST_DEBUG")
 
 
 _remote: Any = ray.remote  # its overloads do not know concurrency groups
-_ACTOR: Any = _remote(concurrency_groups={"control": 1})(RayStage)
+_ACTOR: Any = _remote(concurrency_groups={"control": 2})(RayStage)
+
+_SUSPECTS: set[str] = set()
+"""Ids of nodes that a stage fell silent on; they may have fallen with it."""
 
 
 class RayRuntime(SupervisedRuntime):
@@ -38,14 +42,15 @@ class RayRuntime(SupervisedRuntime):
         self, config: Config, batches: Mapping[str, Batches], on_report: OnReport, generation: int = 0
     ) -> None:
         del batches  # the first stage reads the data itself
-        super().__init__(config, on_report, generation)
+        super().__init__(config, self._report, generation)
+        self._tell = on_report
         self._actors: list[Any] = []
         self._places: list[tuple[int, str, str]] = []
         self._pending: dict[Any, tuple[int, str]] = {}
-        self._next_pulse: dict[int, float] = {}
         self._bytes_through_driver: bool | None = None
         ray_cluster.connect(config, self.layout)
-        self._group = ray_cluster.reserve(config, self.layout)
+        self._metrics = RayMetrics(config.name, self.layout.stages - 1, config.data.batch_size)
+        self._group = ray_cluster.reserve(config, self.layout, _SUSPECTS)
         try:
             self._start()
         except BaseException:
@@ -58,10 +63,9 @@ class RayRuntime(SupervisedRuntime):
         limit = self._config.parallel.start_timeout
         self._places = self._control("whereabouts", limit)
         self._control("prepare", limit, self._endpoints())
-        now = time.monotonic()
         for stage in range(self.layout.stages):
             self._supervisor.heard(stage)
-            self._next_pulse[stage] = now
+            self._ask_pulse(stage)
         self._call("build", limit=limit)
         self._link_up()
         self._control("clean", limit)
@@ -83,7 +87,7 @@ class RayRuntime(SupervisedRuntime):
             scheduling_strategy=strategy,
             runtime_env={"env_vars": variables},
         )
-        return actor.remote(setup, [entry for entry in sys.path if entry])
+        return actor.remote(setup, name, [entry for entry in sys.path if entry])
 
     def _endpoints(self) -> list[str]:
         """Return where each stage binds: a private folder where all share a host, else its node's address."""
@@ -119,12 +123,11 @@ class RayRuntime(SupervisedRuntime):
     def _ask(self, stage: int, method: str, arguments: tuple[Any, ...]) -> None:
         self._pending[self._actors[stage].ask.remote(method, arguments)] = (stage, "ask")
 
+    def _ask_pulse(self, stage: int) -> None:
+        call = self._actors[stage].pulse.remote(self._supervisor.heartbeat)
+        self._pending[call] = (stage, "pulse")
+
     def _listen(self, seconds: float) -> Iterator[Heard]:
-        now = time.monotonic()
-        for stage, due in self._next_pulse.items():
-            if now >= due:
-                self._pending[self._actors[stage].pulse.remote()] = (stage, "pulse")
-                self._next_pulse[stage] = float("inf")
         ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=seconds)
         for reference in ready:
             stage, what = self._pending.pop(reference)
@@ -139,11 +142,19 @@ class RayRuntime(SupervisedRuntime):
         if what == "ask":
             yield Heard(stage, *result)
             return
-        self._next_pulse[stage] = time.monotonic() + self._supervisor.heartbeat
+        self._ask_pulse(stage)
         status, said = result
         for kind, value in said:
             yield Heard(stage, kind, value)
         yield Heard(stage, "alive", status)
+
+    def run(self, segment: Segment) -> SegmentResult:
+        self._metrics.begin(segment)
+        return super().run(segment)
+
+    def _report(self, report: Report) -> None:
+        self._metrics.report(report)
+        self._tell(report)
 
     def _through_driver(self, directory: Path) -> bool:
         """Ask all stages, once, whether they see a file that the driver makes, and may write beside it."""
@@ -163,13 +174,13 @@ class RayRuntime(SupervisedRuntime):
     def close(self) -> None:
         if not ray.is_initialized():
             return
-        for stage, actor in enumerate(self._actors):
+        for actor in self._actors:
             with contextlib.suppress(RayError, ValueError):
-                ray.kill(actor, no_restart=True)
-            if stage < len(self._places):
-                pid, node, _ = self._places[stage]
-                ray_cluster.kill_process(pid, node)
-        self._actors, self._places, self._pending, self._next_pulse = [], [], {}, {}
+                ray.kill(actor, no_restart=True)  # its node kills the process, frozen or not
+        _SUSPECTS.update(
+            node for stage, (_, node, _) in enumerate(self._places) if self._supervisor.silent(stage)
+        )
+        self._actors, self._places, self._pending = [], [], {}
         ray_cluster.release(self._group)
 
 

@@ -63,6 +63,10 @@ class Supervisor:
         if status is not None:
             self._status[stage], self._told[stage] = status, self._heard[stage]
 
+    def silent(self, stage: int) -> bool:
+        """Whether there was no sign of life for longer than ``failure_timeout``."""
+        return self._clock() - self._heard[stage] > self._failure_timeout
+
     def where(self, stage: int) -> str:
         """Return the last known place of a stage: stage, layers, action, layer, minibatch."""
         seen = self._last_seen(stage)
@@ -83,8 +87,8 @@ class Supervisor:
         now = self._clock()
         owing = list(awaited)
         for stage in owing:
-            silent = now - self._heard[stage]
-            if silent > self._failure_timeout:
+            if self.silent(stage):
+                silent = now - self._heard[stage]
                 text = f"no sign of life for {silent:.1f} s (parallel.failure_timeout); last seen in"
                 raise StageLostError(f"stage {stage} was lost: {text} {self.where(stage)}")
             status = self._status[stage]

@@ -1,29 +1,55 @@
-"""Ray actors as stages, on a private Ray: the same bits, also after a stage was killed."""
+"""Ray actors as stages on a private Ray: the same bits, whatever is lost, and nothing left behind."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from runs import read_metrics, read_result, run_cli, the_line, write_config
+from runs import LiveRun, read_metrics, read_result, run_cli, the_line, write_config
 
 pytestmark = pytest.mark.slow
 RUN = ("train.epochs=3", "train.checkpoint_every=20", "parallel.stages=2", "parallel.in_flight=2")
+RAY = ("parallel.runtime=ray", "parallel.failure_timeout=6")
+FAULTS = "stage=0 minibatch=25 action=I do=freeze;generation=1 stage=1 minibatch=70 action=U do=sleep"
 
 
-def test_actors_end_with_the_same_bits_although_one_was_killed(tmp_path):
-    config = write_config(tmp_path)
-    reference = run_cli("train", config, f"run_dir={tmp_path / 'reference'}", *RUN, cwd=tmp_path)
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="t-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_path, temporary):
+    reference = run_cli("train", write_config(tmp_path), f"run_dir={tmp_path / 'whole'}", *RUN, cwd=tmp_path)
     assert reference.returncode == 0, reference.stderr
-    fault = {"DTP_DIST_FAULT": "stage=1 minibatch=70 action=U do=kill"}
-    actors = ("parallel.runtime=ray", f"run_dir={tmp_path / 'actors'}")
-    done = run_cli("train", config, *actors, *RUN, cwd=tmp_path, env=fault)
+    run = LiveRun(tmp_path, temporary, *RAY, *RUN, env={"DTP_DIST_FAULT": FAULTS})
+    try:
+        lost = run.wait_for_event("stage lost")
+        assert "stage 0 was lost: no sign of life" in lost["message"]
+        assert run.wait_for_event("recovered")["step"] >= 20
+        names = {each.name() for each in run.stages()}
+        assert {"raylet", "gcs_server"} <= names, "all of a private Ray is under the driver"
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        run.wait_for_nothing_left(20.0)
+    finally:
+        run.close()
+    done = run_cli("resume", run.run_dir, "parallel.runtime=inprocess", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found, due = read_result(tmp_path / "actors"), read_result(tmp_path / "reference")
+    found, due = read_result(run.run_dir), read_result(tmp_path / "whole")
     assert found["weights_sha256"] == due["weights_sha256"]
-    assert (found["runtime"], found["restarts"], found["stages"]) == ("ray", 1, 2)
-    events = [line["event"] for line in read_metrics(tmp_path / "actors") if "event" in line]
-    assert events.count("started") == 2
-    assert events[events.index("stage lost") :][1:3] == ["started", "recovered"]
+    events = [line["event"] for line in read_metrics(run.run_dir) if "event" in line]
+    assert [name for name in events if name != "checkpoint"] == [
+        *("started", "stage lost", "started", "recovered"),
+        *("resumed", "started", "finished"),
+    ]
 
 
 def test_a_ray_client_address_is_refused(tmp_path):
