@@ -67,7 +67,10 @@ else
 fi
 
 start_limit=${DTP_DIST_START_LIMIT:-25}
-scratch=$(mktemp -d /tmp/dtp.XXXXXX) # short: paths of sockets end at 107 bytes
+parent=${TMPDIR:-/tmp}
+((${#parent} <= 24)) || parent=/tmp # paths of sockets end at 107 bytes
+scratch=$(mktemp -d "$parent/dtp.XXXXXX")
+mkdir "$scratch/tmp"
 nodes=()
 submit=
 
@@ -96,6 +99,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
+export TMPDIR=$scratch/tmp # what is killed leaves its files there
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$scratch/token RAY_USAGE_STATS_ENABLED=0 CUDA_VISIBLE_DEVICES=
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,12 +242,34 @@ def local_cluster(words: list[str], limit: float, **variables: str) -> subproces
     )
 
 
-def raylets_of(output: str) -> list[str]:
-    """Return the command lines that still name the address of the cluster that a launch printed."""
-    address = re.search(r"at (127\.0\.0\.2:\d+)", output)
-    assert address, output
+def left_of(folder: Path) -> list[str]:
+    """Return the command lines that still name a folder."""
     lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in lines.splitlines() if address.group(1) in line]
+    return [line for line in lines.splitlines() if str(folder) in line]
+
+
+@pytest.mark.slow
+def test_the_local_cluster_runs_a_job_and_leaves_nothing_but_the_run(tmp_path: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="t-"))
+    try:
+        done = local_cluster(
+            ["2", "train.epochs=2", f"run_dir={tmp_path / 'run'}"],
+            limit=900,
+            TMPDIR=str(temporary),
+            PYTHONPATH=str(ROOT),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        address = re.search(r"a head and 2 worker\(s\) at (127\.0\.0\.2:\d+)", done.stdout)
+        assert address, done.stdout
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (result["runtime"], result["stages"], result["steps"]) == ("ray", 2, 48)
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["weights_sha256"] == result["weights_sha256"]
+        assert list(temporary.iterdir()) == [], "the nodes' own folders are gone"
+        assert left_of(temporary) == []
+        assert left_of(Path(address.group(1))) == []
+    finally:
+        shutil.rmtree(temporary)
 
 
 # -- all of them ---------------------------------------------------------------------------------------------
