@@ -16,7 +16,7 @@ from runs import LiveRun, read_metrics, read_result, run_cli, the_line, write_co
 pytestmark = pytest.mark.slow
 RUN = ("train.epochs=3", "train.checkpoint_every=20", "parallel.stages=2", "parallel.in_flight=2")
 RAY = ("parallel.runtime=ray", "parallel.failure_timeout=6")
-FAULTS = "stage=0 minibatch=25 action=I do=freeze;generation=1 stage=1 minibatch=70 action=U do=sleep"
+FAULTS = "stage=0 minibatch=45 action=I do=freeze;generation=1 stage=1 minibatch=70 action=U do=sleep"
 
 
 @pytest.fixture
