@@ -100,6 +100,7 @@ trap 'exit 143' TERM HUP
 
 unset RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_AUTH_TOKEN
 export TMPDIR=$scratch/tmp # what is killed leaves its files there
+export SPT_NOENV=1         # or Ray's agents write their names over the environment by which they are found
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$scratch/token RAY_USAGE_STATS_ENABLED=0 CUDA_VISIBLE_DEVICES=
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH")
 

@@ -77,11 +77,17 @@ def _reaped() -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    os.environ[ray_reaper.MARK] = mark
+    marked = {ray_reaper.MARK: mark, "SPT_NOENV": "1"}  # or Ray's agents write their names over the mark
+    before = {name: os.environ.get(name) for name in marked}
+    os.environ.update(marked)
     try:
         yield
     finally:
-        del os.environ[ray_reaper.MARK]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def bundle(config: Config) -> dict[str, float]:

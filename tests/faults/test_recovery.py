@@ -87,6 +87,7 @@ def test_a_run_that_loses_stages_too_often_ends(tmp_path):
     done = train(tmp_path, "run", "parallel.max_restarts=1", DTP_DIST_FAULT=";".join(faults))
     assert done.returncode == 1
     assert "stage 1 was lost" in the_line(done)
+    assert f"; go on with: dtp-dist resume {tmp_path / 'run'}" in done.stdout
     assert [line.get("event") for line in read_metrics(tmp_path / "run")].count("stage lost") == 1
 
 
