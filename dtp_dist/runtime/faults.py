@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from dtp_dist.errors import ConfigError
+from dtp_dist.messages import Message
 from dtp_dist.runtime.executor import Links
 from dtp_dist.schedule import Action, Kind
 from dtp_dist.transport import SharedReceiver, SharedSender, ZmqReceiver, ZmqSender
@@ -96,7 +97,7 @@ def _drop(links: Links, action: Action) -> None:
         raise ConfigError(f"{VARIABLE}: {action} sends no message to another process that could be dropped")
     send, end = link._send, link._end
 
-    def lose(_message: object) -> None:
+    def lose(message: Message) -> None:  # noqa: ARG001
         end.sequence += 1
         link._send = send  # type: ignore[method-assign]
 
