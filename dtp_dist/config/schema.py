@@ -114,7 +114,7 @@ class ParallelConfig(Options):
         one_of=("auto", "shm", "ipc", "tcp"),
     )
     failure_timeout: float = option(
-        10.0, doc="seconds without a sign of life after which a stage counts as lost", above=0
+        10.0, doc="seconds within which a lost stage or message is noticed", above=0
     )
     action_timeout: float = option(600.0, doc="seconds that one action or one message may take", above=0)
     max_restarts: int = option(

@@ -26,7 +26,7 @@ class Supervisor:
     """Judges signs of life.
 
     Args:
-        failure_timeout: seconds without one after which a stage is lost.
+        failure_timeout: seconds within which a stage that gives none is found to be lost.
         action_timeout: seconds that one action may take.
         clock: seconds, monotonic.
         last_seen: stage -> what it was doing, in words, fresher than its signs of life; "" if unknown.
@@ -64,8 +64,11 @@ class Supervisor:
             self._status[stage], self._told[stage] = status, self._heard[stage]
 
     def silent(self, stage: int) -> bool:
-        """Whether there was no sign of life for longer than ``failure_timeout``."""
-        return self._clock() - self._heard[stage] > self._failure_timeout
+        """Whether a sign of life has stayed out for so long that ``failure_timeout`` would pass.
+
+        The last one may have come just before the stage froze, or a heartbeat earlier.
+        """
+        return self._clock() - self._heard[stage] > self._failure_timeout - self.heartbeat
 
     def where(self, stage: int) -> str:
         """Return the last known place of a stage: stage, layers, action, layer, minibatch."""

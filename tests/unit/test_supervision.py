@@ -79,6 +79,15 @@ def test_a_stage_without_a_sign_of_life_is_lost(clock, supervisor):
     )
 
 
+def test_a_stage_that_froze_right_after_a_sign_of_life_is_found_within_the_limit(clock, supervisor):
+    """It was found up to a heartbeat later."""
+    clock.now += 9.5
+    for stage in (0, 2):
+        supervisor.heard(stage)
+    with pytest.raises(StageError, match=r"stage 1 was lost: no sign of life for 9\.5 s"):
+        supervisor.check(range(3))
+
+
 def test_a_stage_that_owes_nothing_may_be_silent(clock, supervisor):
     clock.now += 50
     supervisor.heard(0)
