@@ -35,7 +35,8 @@ class RunOver(Exception):  # noqa: N818
 class DisturbedRun:
     """``dtp-dist train`` (or ``resume``) under way; its lines of metrics are read as they come.
 
-    ``step`` is that of the last line, ``progressed`` when a minibatch was last seen to be done.
+    ``step`` is that of the last line, ``progressed`` when a minibatch was last seen to be done,
+    ``processes`` are the stages' ids.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -43,7 +44,7 @@ class DisturbedRun:
         self.step, self.progressed = 0, 0.0
         self._metrics, self._read = run_dir / "metrics.jsonl", 0
         self._log = run_dir.with_name(f"{run_dir.name}.log")
-        self._pids: list[int] = []
+        self.processes: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
@@ -59,7 +60,7 @@ class DisturbedRun:
 
     def signal(self, stage: int, number: signal.Signals) -> float:
         """Send a signal to the process of a stage, which is on this machine; return when."""
-        os.kill(self._pids[stage], number)
+        os.kill(self.processes[stage], number)
         return time.monotonic()
 
     def wait_for(self, true: Callable[[Line], bool], what: str) -> tuple[Line, float]:
@@ -152,5 +153,5 @@ class DisturbedRun:
         if "event" not in line:
             self.progressed = time.monotonic()
         elif line["event"] == "started":
-            self._pids = line["processes"]
+            self.processes = line["processes"]
         return line

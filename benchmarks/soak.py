@@ -4,9 +4,10 @@
 
 MNIST's 784-7x240-10 (without --data: digits) with S = 4 and D = 4, a checkpoint every 25 minibatches. A fault
 is kill -9 or SIGSTOP of a stage, a cut of all links of a stage, or kill -9 of the driver followed by
-``resume``; kind, stage and minibatch come from the seed. Signals come from outside, so some minibatches late;
-a fault that comes after its run's end is put into another run. Every run must end with the weights of an
-undisturbed one. Prints a line for each fault; exits with 1 if a run was lost or differs.
+``resume``; their order and the minibatches come from the seed, and each kind meets the stages in turn.
+Signals come from outside, so some minibatches late; a fault that comes after its run's end is put into
+another run. Every run must end with the weights of an undisturbed one. Prints a line for each fault; exits
+with 1 if a run was lost or differs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import cycle, takewhile
 from pathlib import Path
 
 from common import CONFIG, ROOT, machine
@@ -59,6 +60,8 @@ class Soak:
         self._random = random.Random(options.seed)
         self.kinds = [KINDS[number % len(KINDS)] for number in range(options.faults)]
         self._random.shuffle(self.kinds)
+        first = self._random.randrange(STAGES)
+        self._stages = {kind: cycle((*range(first, STAGES), *range(first))) for kind in KINDS}
         self.done: list[tuple[Fault, float]] = []
         self.config = str(CONFIG if options.data else ROOT / "configs" / "digits_dtp.yaml")
         self._common = (
@@ -107,7 +110,7 @@ class Soak:
             minibatch = part * number + self._random.randint(1, part * 2 // 3)
             if kind == "driver":
                 minibatch = max(minibatch, 2 * EVERY)  # there is a whole checkpoint to resume from
-            faults.append(Fault(kind, self._random.randrange(STAGES), minibatch))
+            faults.append(Fault(kind, next(self._stages[kind]), minibatch))
         return faults
 
     def _disturb(self, run: DisturbedRun, faults: list[Fault]) -> None:
