@@ -15,7 +15,7 @@ import zmq
 
 from dtp_dist.config import to_dict
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind
+from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
 from dtp_dist.runtime import service
 from dtp_dist.runtime.executor import Executor, Links
 from dtp_dist.runtime.layout import Layout, resolve
@@ -25,7 +25,6 @@ from dtp_dist.runtime.setup import Address, StageSetup, meeting_point
 from dtp_dist.runtime.timeline import Timeline
 from dtp_dist.schedule import Phase
 from dtp_dist.transport import (
-    SHARED_MEMORY,
     Receiver,
     Sender,
     inprocess_pair,
@@ -33,22 +32,8 @@ from dtp_dist.transport import (
     open_sender,
 )
 from dtp_dist.wire import encode
+from links import LIMITS, ON_ONE_HOST, START_TIMEOUT, UP, message
 from runs import small_config
-
-UP = LinkIdentity(bytes(16), 0, MessageKind.ACTIVATION, sender=0, layer=4)
-DOWN = LinkIdentity(bytes(16), 0, MessageKind.TARGET, sender=1, layer=4)
-LIMITS: dict[str, Any] = {"timeout": 60.0, "stopped": lambda: False, "high_water": 4, "max_bytes": 2 << 20}
-ON_ONE_HOST = ["shm", "ipc"] if SHARED_MEMORY else ["ipc"]
-START_TIMEOUT = 120.0
-
-
-def message(identity: LinkIdentity, minibatch: int, rows: int = 64) -> Message:
-    """Up to a megabyte of bfloat16 or float32, filled with its own minibatch, not contiguous."""
-    dtype = torch.float32 if identity.kind is MessageKind.ACTIVATION else torch.bfloat16
-    h = torch.full((4096, rows), float(minibatch), dtype=dtype).t()
-    labels = torch.arange(minibatch, minibatch + rows)
-    payloads = (h, labels) if identity.kind is MessageKind.ACTIVATION else (h,)
-    return Message(identity.kind, Phase.BOTH, identity.sender, identity.layer, minibatch, payloads)
 
 
 class Recorder:
