@@ -10,7 +10,7 @@ import math
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,17 @@ def ensure_files(kind: str, root: Path, folder: Path, names: Sequence[str]) -> N
             _torchvision_class(kind)(root, train=True, download=True)
     # Sockets, HTTP, gzip, tar and torchvision's own checks each have exceptions of their own.
     except Exception as error:
+        _remove_empty(folder, root)
         raise DataError(f"{lacking}, and the download failed ({short(error)}); {remedy}") from error
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Remove ``folder`` and what is above it below ``root``, as far as it is empty."""
+    with suppress(OSError):
+        for each in (folder, *folder.parents):
+            if each == root:
+                break
+            each.rmdir()
 
 
 @contextmanager

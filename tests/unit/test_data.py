@@ -340,6 +340,7 @@ def test_missing_data_says_what_was_looked_for_where_and_what_to_do(
     assert "downloading" in caplog.text
     assert "noise" not in capsys.readouterr().out
     assert socket.getdefaulttimeout() == before
+    assert list((tmp_path / "absent").iterdir()) == []
 
 
 def test_a_root_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
