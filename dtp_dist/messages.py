@@ -8,7 +8,7 @@ TARGET       delta_l(k) [B, ...], from stage s+1 to s
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -140,7 +140,7 @@ class Message:
         """The message that opens a link."""
         return cls(MessageKind.HELLO, Phase("both"), identity.sender, identity.layer, 0)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of its wire form: header and payloads."""
         return HEADER_BYTES + sum([payload.nbytes for payload in self.payloads])

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
@@ -105,7 +105,7 @@ class _Socket:
             except BlockingIOError:
                 self._room.wait(purpose)
 
-    def gone(self, purpose: str) -> bytes:
+    def gone(self, purpose: str) -> NoReturn:
         """Raise LinkError, but not at once: whoever watches the processes knows better what happened."""
         with contextlib.suppress(LinkError):
             wait_for(
