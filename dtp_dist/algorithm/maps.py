@@ -11,8 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,20 +33,30 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The circumstances of one evaluation: where its random numbers come from and its mode."""
+    """The circumstances of one evaluation: where its random numbers come from, its mode and its context.
+
+    ``context`` is what the layer's F of this minibatch left for its inverse (``Map.with_context``).
+    """
 
     randomness: Randomness
     mode: Mode = Mode.LOCAL
     purpose: str = "forward"
     iteration: int = 0
+    context: Tensor | None = None
 
     def inverse(self, iteration: int = 0) -> Call:
         """Return the call for the layer's inverse."""
-        return Call(self.randomness, Mode.LOCAL, "inverse", iteration)
+        return Call(self.randomness, Mode.LOCAL, "inverse", iteration, self.context)
 
     def forward(self) -> Call:
         """Return the call for the layer's forward map, with the random numbers of F."""
-        return Call(self.randomness)
+        return Call(self.randomness, context=self.context)
+
+    def repeated(self, times: int) -> Call:
+        """Return the call for that many minibatches one after the other, taken as one."""
+        if self.context is None:
+            return self
+        return replace(self, context=self.context.repeat(times, *[1] * (self.context.dim() - 1)))
 
 
 class Pullback(ABC):
@@ -82,28 +93,55 @@ class Map(ABC):
     def __call__(self, x: Tensor, call: Call) -> Tensor:
         """Return y, contiguous and without a graph."""
 
+    def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
+        """Return y and what later calls for this minibatch need to know of it, ``[B, ...]`` or None."""
+        return self(x, call), None
+
     @abstractmethod
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
         """Return the pullback at ``x`` and today's parameters.
 
-        A stored ``output`` takes the place of today's where the map is ``closed_form``.
+        A stored ``output``, with the call's context, takes the place of today's where the map is
+        ``closed_form``.
         """
+
+    def affine(self) -> Affine | None:
+        """Return the map's parts if it is affine in features of its input, None if it is not."""
+        return None
 
     @abstractmethod
     def torch_modules(self) -> list[nn.Module]:
         """Return plain torch modules that, in sequence, are this map."""
 
 
-class DensePullback(Pullback):
-    """``y = a(x W^T + b)``: ``c' = c * a'(y)``; ``dW = c'^T x``, ``db = sum c'``, ``dx = c' W``."""
+class Affine(Protocol):
+    """A map ``y = W phi(x) + b`` whose differences a rule can take before its product instead of after."""
 
-    def __init__(self, dense: DenseMap, x: Tensor, output: Tensor) -> None:
-        self._dense, self._x, self.output = dense, x, output
+    weight: Tensor
+
+    def features(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi(x)``, without parameters."""
+
+    def product(self, features: Tensor) -> Tensor:
+        """Return ``W features``."""
+
+    def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
+        """Return the gradients of ``<cotangent, W features>``, one per parameter: the bias's is zero."""
+
+
+class DensePullback(Pullback):
+    """``y = a(u W^T + b)``, ``u = phi(x)``: ``c' = c * a'(y)``; ``dW = c'^T u``, ``db = sum c'``.
+
+    ``du = c' W``, ``dx = du * phi'(u)``.
+    """
+
+    def __init__(self, dense: DenseMap, features: Tensor, output: Tensor) -> None:
+        self._dense, self._features, self.output = dense, features, output
 
     def parameters(self, cotangent: Tensor) -> list[Tensor]:
         inner = self._dense.activation.pull(cotangent, self.output)
         weight = self._dense.weight
-        gradients = [inner.t() @ self._x]
+        gradients = [inner.t() @ self._features]
         if self._dense.bias is not None:
             gradients.append(inner.sum(0))
         if inner.dtype != weight.dtype:
@@ -112,33 +150,59 @@ class DensePullback(Pullback):
 
     def input(self, cotangent: Tensor) -> Tensor:
         inner = self._dense.activation.pull(cotangent, self.output)
-        return inner @ self._dense.weight.detach().to(inner.dtype)
+        product = inner @ self._dense.weight.detach().to(inner.dtype)
+        return self._dense.before.pull(product, self._features)
 
 
 class DenseMap(Map):
-    """A dense map in closed form: autograd's bookkeeping costs as much as its small products."""
+    """A dense map in closed form: autograd's bookkeeping costs as much as its small products.
+
+    ``activation`` is applied to the product; ``before`` to the input, where the map begins with one.
+    """
 
     closed_form = True
 
-    def __init__(self, module: nn.Linear, activation: str) -> None:
+    def __init__(self, module: nn.Linear, activation: str, before: str = "linear") -> None:
         super().__init__(module)
         self.weight, self.bias = module.weight, module.bias
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.before = ACTIVATIONS[activation], ACTIVATIONS[before]
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:
-        del call
+        return self._from_features(self.features(x, call))
+
+    def _from_features(self, features: Tensor) -> Tensor:
         weight: Tensor = self.weight.detach()
         bias: Tensor | None = None if self.bias is None else self.bias.detach()
-        if x.dtype != weight.dtype:
-            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return self.activation.apply(linear(x, weight, bias))
+        if features.dtype != weight.dtype:
+            weight = weight.to(features.dtype)
+            bias = None if bias is None else bias.to(features.dtype)
+        return self.activation.apply(linear(features, weight, bias))
 
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
-        return DensePullback(self, x, self(x, call) if output is None else output)
+        features = self.features(x, call)
+        return DensePullback(self, features, self._from_features(features) if output is None else output)
+
+    def affine(self) -> DenseMap | None:
+        return self if self.activation is ACTIVATIONS["linear"] else None
+
+    def features(self, x: Tensor, call: Call) -> Tensor:
+        """Return the input behind the activation that comes before the product."""
+        del call
+        return self.before.apply(x)
+
+    def product(self, features: Tensor) -> Tensor:
+        """Return ``features W^T``."""
+        return features @ self.weight.detach().to(features.dtype).t()
+
+    def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
+        """Return the weight's gradient ``cotangent^T features`` and, for a bias, zero."""
+        gradients = [(cotangent.t() @ features).to(self.weight.dtype)]
+        return gradients if self.bias is None else [*gradients, torch.zeros_like(self.bias.detach())]
 
     def torch_modules(self) -> list[nn.Module]:
-        make = self.activation.module
-        return [self.module] if make is None else [self.module, make()]
+        outer = [each.module() for each in (self.activation,) if each.module is not None]
+        inner = [each.module() for each in (self.before,) if each.module is not None]
+        return [*inner, self.module, *outer]
 
 
 class AutogradPullback(Pullback):

@@ -24,6 +24,12 @@ class InverseOptions(Options):
     """How a layer's inverse learns."""
 
     activation: str = option("tanh", doc="activation of the inverse (dense layers)")
+    activation_of: str = option(
+        "output",
+        doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
+        "be the transpose of the forward map's",
+        one_of=("output", "input"),
+    )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 

@@ -58,18 +58,27 @@ class DenseOptions(LayerOptions):
             raise RangeError("kind", text)
         return (self.units,)
 
-    def _map(self, fan_out: int, fan_in: int, activation: str, generator: torch.Generator) -> Map:
+    def _map(
+        self,
+        fan_out: int,
+        fan_in: int,
+        generator: torch.Generator,
+        *,
+        after: str = "linear",
+        before: str = "linear",
+    ) -> Map:
         module = nn.Linear(fan_in, fan_out, bias=self.bias, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator))
             if self.bias:
                 module.bias.zero_()
-        return DenseMap(module, activation)
+        return DenseMap(module, after, before)
 
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
-        forward = self._map(self.units, input_shape[0], self.activation, generator)
+        forward = self._map(self.units, input_shape[0], generator, after=self.activation)
         if not inverse:
             return forward, None
-        return forward, self._map(input_shape[0], self.units, self.inverse.activation, generator)
+        place = "after" if self.inverse.activation_of == "output" else "before"
+        return forward, self._map(input_shape[0], self.units, generator, **{place: self.inverse.activation})
