@@ -52,7 +52,7 @@ class Stage:
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
         self._flights: dict[int, _Flight] = {}
-        self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
+        self._learning = [layer for layer in layers if layer.inverse and layer.inverse.map.parameters()]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
         self._inverse_learners = LearnerGroup(
             [layer.inverse for layer in layers if layer.inverse is not None]
@@ -105,8 +105,8 @@ class Stage:
         """I: K updates of every inverse in the stage."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
-        for iteration in range(max((layer.iterations for layer in self._invertible), default=0)):
-            for layer in self._invertible:
+        for iteration in range(max((layer.iterations for layer in self._learning), default=0)):
+            for layer in self._learning:
                 if iteration < layer.iterations:
                     losses[layer.index] = self._inverse_gradients(minibatch, layer, flight, iteration)
             self._inverse_learners.step(self._epoch, minibatch)

@@ -11,8 +11,8 @@ from dtp_dist.algorithm.rules.tp import TPOptions
 RULES: dict[str, type[RuleOptions]] = {
     "dtp": DTPOptions,
     "tp": TPOptions,
-    "ldrl": LDRLOptions,
     "backprop": BackpropOptions,
+    "ldrl": LDRLOptions,
 }
 
 __all__ = ["RULES", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions"]
