@@ -51,10 +51,10 @@ class Stage:
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
         self._flights: dict[int, _Flight] = {}
-        self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
+        self._learning = [layer for layer in layers if layer.index in rule.learned_inverses()]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
         self._inverse_learners = LearnerGroup(
-            [layer.inverse for layer in layers if layer.inverse is not None]
+            [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
         self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
@@ -100,11 +100,11 @@ class Stage:
         return h
 
     def inverse(self, minibatch: int) -> None:
-        """I: K updates of every inverse in the stage."""
+        """I: K updates of every inverse in the stage that learns."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
-        for iteration in range(max((layer.iterations for layer in self._invertible), default=0)):
-            for layer in self._invertible:
+        for iteration in range(max((layer.iterations for layer in self._learning), default=0)):
+            for layer in self._learning:
                 if iteration < layer.iterations:
                     losses[layer.index] = self._inverse_gradients(minibatch, layer, flight, iteration)
             self._inverse_learners.step(self._epoch, minibatch)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
-from dtp_dist.algorithm.options import Options, option
+from dtp_dist.algorithm.options import Options, RangeError, option
 
 Shape = tuple[int, ...]
 
@@ -24,12 +24,25 @@ class InverseOptions(Options):
     """How a layer's inverse learns."""
 
     activation: str = option("tanh", doc="activation of the inverse (dense layers)")
+    init: str | None = option(
+        None,
+        doc="initial weights of the inverse (dense layers): uniform, which is U(-scale, scale), or what the "
+        "layer's init may be; null for the layer's",
+    )
+    scale: float | None = option(None, doc="bound of the weights with init: uniform", above=0)
+    bias: bool | None = option(
+        None, doc="whether the inverse adds a bias (dense layers); null for the layer's"
+    )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sigma", self.sigma)
+        if self.init == "uniform" and self.scale is None:
+            raise RangeError("scale", "is missing; write the bound of init: uniform, such as 0.01")
+        if self.init != "uniform" and self.scale is not None:
+            raise RangeError("scale", "is the bound of init: uniform; write inverse.init: uniform as well")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,11 @@ class LayerOptions(Options):
         Raises:
             RangeError: an input of this shape does not fit; says what to write instead.
         """
+
+    @property
+    def needs_several_examples(self) -> bool:
+        """Whether training takes statistics over the minibatch, which one example does not have."""
+        return False
 
     def has_inverse(self, input_shape: Shape) -> bool:
         """Return whether ``maps`` can make an inverse."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, TargetRuleOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
+from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.tp import TPOptions
 
 RULES: dict[str, type[RuleOptions]] = {
     "dtp": DTPOptions,
     "tp": TPOptions,
+    "fw_dtp": FixedWeightOptions,
     "backprop": BackpropOptions,
 }
 

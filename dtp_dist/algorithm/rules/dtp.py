@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.maps import Call, Pullback
 from dtp_dist.algorithm.options import option
 from dtp_dist.algorithm.rules.base import (
     LocalStep,
@@ -27,7 +27,7 @@ from dtp_dist.algorithm.rules.base import (
 class DifferenceTargetPropagation(Rule):
     """Targets through learned inverses, corrected by their reconstruction (Lee et al. 2015, eq. 15)."""
 
-    def __init__(self, options: DTPOptions, layers: int) -> None:
+    def __init__(self, options: TargetRuleOptions, layers: int) -> None:
         self.options, self.layers = options, layers
         self._stored = options.stores_jacobian
 
@@ -57,6 +57,10 @@ class DifferenceTargetPropagation(Rule):
         pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
         if layer.is_output:
             return LocalStep(mean_square(delta), pullback.parameters(-delta))
+        return self.toward_target(pullback, h_out, delta)
+
+    def toward_target(self, pullback: Pullback, h_out: Tensor, delta: Tensor) -> LocalStep:
+        """Return the local loss of f_l, whose pullback at the stored input is given, and its gradients."""
         ahead = delta if self.options.anchor == "current" else delta - (pullback.output - h_out)
         return LocalStep(mean_square(ahead), pullback.parameters(ahead * (-2.0 / len(ahead))))
 
