@@ -28,7 +28,7 @@ from dtp_dist.algorithm.rules.base import (
 class DifferenceTargetPropagation(Rule):
     """Targets through learned inverses, corrected by their reconstruction (Lee et al. 2015, eq. 15)."""
 
-    def __init__(self, options: DTPOptions, layers: int) -> None:
+    def __init__(self, options: TargetRuleOptions, layers: int) -> None:
         self.options, self.layers = options, layers
         self._stored = options.stores_jacobian
 
