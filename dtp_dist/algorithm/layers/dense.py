@@ -52,6 +52,10 @@ class DenseOptions(LayerOptions):
                 module.bias.copy_(initial_bias(fan_out, fan_in, self.init, generator))
         return DenseMap(module, activation, before)
 
+    @property
+    def affine_inverse(self) -> bool:
+        return self.inverse.activations[0] == "linear"
+
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:

@@ -130,6 +130,14 @@ def toward_target(pullback: Pullback, h_out: Tensor, delta: Tensor, anchor: str,
     gradients = pullback.parameters(ahead * (-2.0 * factor / len(ahead)))
     return LocalStep(mean_square(ahead) * factor, gradients)
 
+    def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
+        """Return the work of one inverse iteration, given that of one f and of one g, for planning.
+
+        ``affine`` says whether g has the parts of ``Map.affine``. Here f once, g once forth and once back.
+        """
+        del affine
+        return f + 2 * g
+
 
 def pull_forward(layer: Layer, h_in: Tensor, h_out: Tensor, call: Call, *, stored: bool) -> Pullback:
     """Return f_l linearized at the stored input, and at the stored output where that is wanted and possible.
