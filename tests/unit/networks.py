@@ -72,9 +72,10 @@ def dense(
     inverse: str = "tanh",
     iterations: int = 1,
     sigma: Any = 0.3,
+    place: str = "output",
 ) -> list[LayerOptions]:
     """Dense layers, the last one linear."""
-    learning = InverseOptions(activation=inverse, iterations=iterations, sigma=sigma)
+    learning = InverseOptions(activation=inverse, activation_of=place, iterations=iterations, sigma=sigma)
     last = len(sizes) - 2
     return [
         DenseOptions(
@@ -84,9 +85,9 @@ def dense(
     ]
 
 
-def conv_network(iterations: int = 2, sigma: float = 0.1) -> list[LayerOptions]:
+def conv_network(iterations: int = 2, sigma: float = 0.1, place: str = "input") -> list[LayerOptions]:
     """Two conv layers for images [2, 9, 9], with overlapping and with average pooling, flatten, two dense."""
-    learning = InverseOptions(activation="elu", activation_of="input", iterations=iterations, sigma=sigma)
+    learning = InverseOptions(activation="elu", activation_of=place, iterations=iterations, sigma=sigma)
     linear = InverseOptions(activation="linear", iterations=iterations, sigma=sigma)
     overlapping = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
     return [
