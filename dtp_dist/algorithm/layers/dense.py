@@ -103,6 +103,10 @@ class DenseOptions(LayerOptions):
         after, before = own.activations
         return DenseMap(module, after, before, sees=own.sees)
 
+    @property
+    def affine_inverse(self) -> bool:
+        return self.inverse.activations[0] == "linear"
+
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
