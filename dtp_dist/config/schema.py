@@ -133,6 +133,12 @@ class MonitorConfig(Options):
 
     every: int = option(100, doc="minibatches between two lines of metrics", at_least=1)
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    alignment_every: int = option(
+        0,
+        doc="minibatches between two whose updates and inverses are measured against backpropagation's "
+        "(docs/diagnostics.md); 0 for none",
+        at_least=0,
+    )
     trace_minibatches: int = option(
         50, doc="minibatches of the end of training that trace.json shows; 0 for none", at_least=0
     )

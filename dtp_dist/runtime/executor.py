@@ -51,6 +51,7 @@ class Executor:
         source: minibatch number -> (x, labels); the first stage's alone.
         done: called with a minibatch's number after its last action in this stage.
         before: called before every action (faults are injected here).
+        align_every: minibatches between two that are measured against backpropagation, 0 for none.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Executor:
         done: Callable[[int], None],
         before: BeforeAction | None = None,
         device: torch.device | None = None,
+        align_every: int = 0,
     ) -> None:
         self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
         self._source, self._done, self._before = source, done, before
         self._index, self._device = index, device or torch.device("cpu")
         self._on_host = self._device.type == "cpu"
+        self._align_every = align_every
         self._actions = stage_actions(
             index, layout.stages, segment.minibatches, layout.in_flight, segment.phase
         )
@@ -143,15 +146,20 @@ class Executor:
             self._stage.inverse(minibatch)
 
     def _target(self, minibatch: int) -> None:
-        delta = None
+        measured = self._align_every and minibatch % self._align_every == 0
+        delta, descent = None, None
         if self._links.target_in is not None:
-            [delta] = self._receive(self._links.target_in, "wait for target", minibatch)
+            received = self._receive(self._links.target_in, "wait for target", minibatch)
+            delta, descent = received if measured else (*received, None)
         with self._timeline.computing("target", minibatch):
-            below = self._stage.target(minibatch, delta)
+            below = [self._stage.target(minibatch, delta)]
+        if measured:
+            with self._timeline.computing("alignment", minibatch):
+                below.append(self._stage.align(minibatch, descent))
         if self._links.target_out is not None:
-            assert below is not None
             under = self._stage.layers[0].index - 1
-            self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, below)
+            payloads = [each for each in below if each is not None]
+            self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, *payloads)
 
     def _update(self, minibatch: int) -> None:
         with self._timeline.computing("update", minibatch):

@@ -93,6 +93,7 @@ class StageWorker:
             done=self._done,
             before=self._inject if self._faults is not None else None,
             device=self.device,
+            align_every=self.config.monitor.alignment_every,
         )
         return self._executor
 
