@@ -64,6 +64,6 @@ def _segments(
     yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
 
 
-def evaluation(split: str, epoch: int, count: int) -> Segment:
-    """Return the segment that evaluates a split of ``count`` minibatches."""
-    return Segment(Phase.EVALUATE, split, epoch, 0, count, 0)
+def evaluation(split: str, epoch: int, count: int, passes: int = 1) -> Segment:
+    """Return the segment that evaluates a split of ``count`` minibatches, each ``passes`` times."""
+    return Segment(Phase.EVALUATE, split, epoch, 0, count * passes, 0, passes)

@@ -20,6 +20,8 @@ from torch.nn.functional import linear
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.algorithm.transmission import MODULES, REAL, transmitted
+from dtp_dist.algorithm.transmission import PURPOSE as SAMPLE_PURPOSE
 
 
 class Mode(Enum):
@@ -95,7 +97,10 @@ class Map(ABC):
 
 
 class DensePullback(Pullback):
-    """``y = a(x W^T + b)``: ``c' = c * a'(y)``; ``dW = c'^T x``, ``db = sum c'``, ``dx = c' W``."""
+    """``y = a(x W^T + b)``: ``c' = c * a'(y)``; ``dW = c'^T x``, ``db = sum c'``, ``dx = c' W``.
+
+    ``x`` is what the layer sees; the derivative of seeing is taken as 1 (the straight-through estimator).
+    """
 
     def __init__(self, dense: DenseMap, x: Tensor, output: Tensor) -> None:
         self._dense, self._x, self.output = dense, x, output
@@ -116,29 +121,44 @@ class DensePullback(Pullback):
 
 
 class DenseMap(Map):
-    """A dense map in closed form: autograd's bookkeeping costs as much as its small products."""
+    """A dense map in closed form: autograd's bookkeeping costs as much as its small products.
+
+    It reads its input as ``sees`` says (``transmission.py``), after adding N(0, ``noise``^2) in training.
+    """
 
     closed_form = True
 
-    def __init__(self, module: nn.Linear, activation: str) -> None:
+    def __init__(self, module: nn.Linear, activation: str, *, sees: str = REAL, noise: float = 0.0) -> None:
         super().__init__(module)
         self.weight, self.bias = module.weight, module.bias
         self.activation = ACTIVATIONS[activation]
+        self.sees, self.noise = sees, noise
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:
-        del call
+        return self._apply(self.seen(x, call))
+
+    def seen(self, x: Tensor, call: Call) -> Tensor:
+        """Return what the map reads of its input, of x's shape."""
+        random = call.randomness
+        if self.noise and call.mode is not Mode.EVALUATE:
+            x = random.normal(x, self.noise, "input noise").add_(x)
+        return transmitted(self.sees, x, lambda: random.generator(SAMPLE_PURPOSE, 0, x.device))
+
+    def _apply(self, seen: Tensor) -> Tensor:
         weight: Tensor = self.weight.detach()
         bias: Tensor | None = None if self.bias is None else self.bias.detach()
-        if x.dtype != weight.dtype:
-            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return self.activation.apply(linear(x, weight, bias))
+        if seen.dtype != weight.dtype:
+            weight, bias = weight.to(seen.dtype), None if bias is None else bias.to(seen.dtype)
+        return self.activation.apply(linear(seen, weight, bias))
 
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
-        return DensePullback(self, x, self(x, call) if output is None else output)
+        seen = self.seen(x, call)
+        return DensePullback(self, seen, self._apply(seen) if output is None else output)
 
     def torch_modules(self) -> list[nn.Module]:
+        before = [MODULES[self.sees]()] if self.sees in MODULES else []
         make = self.activation.module
-        return [self.module] if make is None else [self.module, make()]
+        return [*before, self.module] if make is None else [*before, self.module, make()]
 
 
 class AutogradPullback(Pullback):

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
+from dtp_dist.algorithm.output import OutputMeasure
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules.base import Rule
 from dtp_dist.errors import NonFiniteError
@@ -51,6 +51,7 @@ class Stage:
         self.meter = Meter()
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
+        self._output = OutputMeasure()
         self._flights: dict[int, _Flight] = {}
         self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
@@ -74,10 +75,14 @@ class Stage:
         """Minibatches between their F and their U in this stage."""
         return len(self._flights)
 
-    def begin(self, phase: str, epoch: int) -> None:
-        """Start a segment: its phase and 0-based epoch; the pipeline must be empty."""
+    def begin(self, phase: str, epoch: int, passes: int = 1) -> None:
+        """Start a segment: its phase and 0-based epoch; the pipeline must be empty.
+
+        ``passes``: how often each minibatch comes in a row, to be judged by the mean output.
+        """
         assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
         self._phase, self._epoch = phase, epoch
+        self._output = OutputMeasure(passes)
 
     def abandon(self) -> None:
         """Forget every minibatch in flight (before a checkpoint is loaded)."""
@@ -196,13 +201,10 @@ class Stage:
         return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode)
 
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = cross_entropy(wide, labels)
-        wrong = (logits.argmax(dim=-1) != labels).sum().to(loss.dtype)
-        values = torch.stack([loss, wrong]).tolist()
-        self._require_finite(minibatch, self.layers[-1].index, "output loss", values[0])
-        self.meter.add("loss", values[0], len(labels))
-        self.meter.add("error", 100.0 * values[1] / len(labels), len(labels))
+        measured = self._output(logits, labels)
+        if measured is not None:
+            self._require_finite(minibatch, self.layers[-1].index, "output loss", measured[0])
+            self.meter.add_all({"loss": measured[0], "error": measured[1]}, len(labels))
 
     def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
         found = _floats(losses)

@@ -19,6 +19,7 @@ FREE = (
     "train.max_steps",
     "train.keep_checkpoints",
     "train.evaluate_every",
+    "train.evaluate_passes",
     "train.checkpoint_every",
 )
 """What may change when a run goes on: where it runs, how long and what it tells."""

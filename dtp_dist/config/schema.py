@@ -59,6 +59,9 @@ class TrainConfig(Options):
     )
     keep_checkpoints: int = option(2, doc="how many of the newest checkpoints are kept", at_least=1)
     evaluate_every: int = option(1, doc="epochs between two evaluations; 0 for the end alone", at_least=0)
+    evaluate_passes: int = option(
+        1, doc="sampled passes whose output probabilities an evaluation averages", at_least=1
+    )
     dtype: str = option(
         "float32",
         doc="type of the arithmetic; weights and optimizers stay float32",

@@ -85,7 +85,7 @@ class Executor:
             Kind.TARGET: self._target,
             Kind.UPDATE: self._update,
         }
-        stage.begin(segment.phase, segment.epoch)
+        stage.begin(segment.phase, segment.epoch, segment.passes)
 
     @property
     def finished(self) -> bool:

@@ -15,6 +15,7 @@ from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import Options, option
+from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
 
@@ -24,6 +25,7 @@ class InverseOptions(Options):
     """How a layer's inverse learns."""
 
     activation: str = option("tanh", doc="activation of the inverse (dense layers)")
+    sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 
@@ -55,6 +57,11 @@ class LayerOptions(Options):
         Raises:
             RangeError: an input of this shape does not fit; says what to write instead.
         """
+
+    @property
+    def transmission(self) -> str:
+        """What the forward map needs of its input: ``real`` numbers, or one bit a unit (transmission.py)."""
+        return REAL
 
     def has_inverse(self, input_shape: Shape) -> bool:
         """Return whether ``maps`` can make an inverse."""

@@ -12,6 +12,7 @@ from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.maps import DenseMap, Map
 from dtp_dist.algorithm.options import RangeError, option
+from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
 
 INITS = ("orthogonal", "xavier_uniform", "xavier_normal")
 
@@ -41,6 +42,14 @@ class DenseOptions(LayerOptions):
     kind: str = option("dense", doc="dense")
     units: int = option(doc="width of the layer, units", at_least=1)
     activation: str = option("tanh", doc="activation of the forward map", one_of=tuple(ACTIVATIONS))
+    sees: str = option(
+        REAL,
+        doc="what it sees of the layer below: real numbers, their sign, or a binary sample of probabilities",
+        one_of=TRANSMISSIONS,
+    )
+    noise: float = option(
+        0.0, doc="deviation of Gaussian noise on its input in training, before what it sees", at_least=0
+    )
     bias: bool = option(True, doc="whether the maps add a bias (zero at first)")
     init: str = option("orthogonal", doc="initial weights of both maps", one_of=INITS)
 
@@ -58,18 +67,25 @@ class DenseOptions(LayerOptions):
             raise RangeError("kind", text)
         return (self.units,)
 
-    def _map(self, fan_out: int, fan_in: int, activation: str, generator: torch.Generator) -> Map:
+    @property
+    def transmission(self) -> str:
+        return REAL if self.noise else self.sees
+
+    def _linear(self, fan_out: int, fan_in: int, generator: torch.Generator) -> nn.Linear:
         module = nn.Linear(fan_in, fan_out, bias=self.bias, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator))
             if self.bias:
                 module.bias.zero_()
-        return DenseMap(module, activation)
+        return module
 
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
-        forward = self._map(self.units, input_shape[0], self.activation, generator)
+        width = input_shape[0]
+        module = self._linear(self.units, width, generator)
+        forward = DenseMap(module, self.activation, sees=self.sees, noise=self.noise)
         if not inverse:
             return forward, None
-        return forward, self._map(input_shape[0], self.units, self.inverse.activation, generator)
+        module = self._linear(width, self.units, generator)
+        return forward, DenseMap(module, self.inverse.activation, sees=self.inverse.sees)
