@@ -116,6 +116,12 @@ class ParallelConfig(Options):
         "ipc), and tcp, which is encrypted, where they do not",
         one_of=("auto", "shm", "ipc", "tcp"),
     )
+    message_dtype: str = option(
+        "float32",
+        doc="type in which activations and targets travel: bfloat16 halves them, and rounds them; labels and "
+        "packed bits stay as they are",
+        one_of=("float32", "bfloat16"),
+    )
     failure_timeout: float = option(
         10.0, doc="seconds within which a lost stage or message is noticed", above=0
     )

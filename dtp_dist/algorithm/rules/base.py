@@ -99,6 +99,14 @@ class Rule(ABC):
     def inverses(self) -> range:
         """Return the layers that must have an inverse (1-based)."""
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).
+
+        Where nothing does, a link may bring no more than f_l sees of it. True unless a rule says otherwise.
+        """
+        del layer, phase
+        return True
+
     @abstractmethod
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return delta_L, ``[B, classes]``."""
