@@ -19,6 +19,7 @@ from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.maps import Call
 from dtp_dist.algorithm.rules.backprop import Backpropagation
 from dtp_dist.algorithm.rules.base import Rule, pull_forward, widened
+from dtp_dist.algorithm.transmission import REAL
 
 BACKPROPAGATION = Backpropagation()
 
@@ -55,7 +56,8 @@ def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
         yield "update_angle", angle(_joined(ours), _joined(true))
     yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
     if at.layer.inverse is not None:
-        yield "jacobian_angle", jacobian_angle(at)
+        if at.layer.g.sees == REAL:  # what jumps has no derivative to compare
+            yield "jacobian_angle", jacobian_angle(at)
         if at.knows_input:
             yield "reconstruction_error", reconstruction_error(at)
 

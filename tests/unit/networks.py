@@ -65,9 +65,10 @@ def dense(
     inverse: str = "tanh",
     iterations: int = 1,
     sigma: Any = 0.3,
+    inverse_sees: str = "real",
 ) -> list[LayerOptions]:
     """Dense layers, the last one linear."""
-    learning = InverseOptions(activation=inverse, iterations=iterations, sigma=sigma)
+    learning = InverseOptions(activation=inverse, iterations=iterations, sigma=sigma, sees=inverse_sees)
     last = len(sizes) - 2
     return [
         DenseOptions(
