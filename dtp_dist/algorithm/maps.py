@@ -11,8 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,20 +35,30 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The circumstances of one evaluation: where its random numbers come from and its mode."""
+    """The circumstances of one evaluation: where its random numbers come from, its mode and its context.
+
+    ``context`` is what the layer's F of this minibatch left for its inverse (``Map.with_context``).
+    """
 
     randomness: Randomness
     mode: Mode = Mode.LOCAL
     purpose: str = "forward"
     iteration: int = 0
+    context: Tensor | None = None
 
     def inverse(self, iteration: int = 0) -> Call:
         """Return the call for the layer's inverse."""
-        return Call(self.randomness, Mode.LOCAL, "inverse", iteration)
+        return Call(self.randomness, Mode.LOCAL, "inverse", iteration, self.context)
 
     def forward(self) -> Call:
         """Return the call for the layer's forward map, with the random numbers of F."""
-        return Call(self.randomness)
+        return Call(self.randomness, context=self.context)
+
+    def repeated(self, times: int) -> Call:
+        """Return the call for that many minibatches one after the other, taken as one."""
+        if self.context is None:
+            return self
+        return replace(self, context=self.context.repeat(times, *[1] * (self.context.dim() - 1)))
 
 
 class Pullback(ABC):
@@ -86,31 +97,55 @@ class Map(ABC):
     def __call__(self, x: Tensor, call: Call) -> Tensor:
         """Return y, contiguous and without a graph."""
 
+    def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
+        """Return y and what later calls for this minibatch need to know of it, ``[B, ...]`` or None."""
+        return self(x, call), None
+
     @abstractmethod
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
         """Return the pullback at ``x`` and today's parameters.
 
-        A stored ``output`` takes the place of today's where the map is ``closed_form``.
+        A stored ``output``, with the call's context, takes the place of today's where the map is
+        ``closed_form``.
         """
+
+    def affine(self) -> Affine | None:
+        """Return the map's parts if it is affine in features of its input, None if it is not."""
+        return None
 
     @abstractmethod
     def torch_modules(self) -> list[nn.Module]:
         """Return plain torch modules that, in sequence, are this map."""
 
 
-class DensePullback(Pullback):
-    """``y = a(x W^T + b)``: ``c' = c * a'(y)``; ``dW = c'^T x``, ``db = sum c'``, ``dx = c' W``.
+class Affine(Protocol):
+    """A map ``y = W phi(x) + b`` whose differences a rule can take before its product instead of after."""
 
-    ``x`` is what the layer sees; the derivative of seeing is taken as 1 (the straight-through estimator).
+    weight: Tensor
+
+    def features(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi(x)``, without parameters."""
+
+    def product(self, features: Tensor) -> Tensor:
+        """Return ``W features``."""
+
+    def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
+        """Return the gradients of ``<cotangent, W features>``, one per parameter: the bias's is zero."""
+
+
+class DensePullback(Pullback):
+    """``y = a(u W^T + b)``, ``u = phi(x)``: ``c' = c * a'(y)``; ``dW = c'^T u``, ``db = sum c'``.
+
+    ``du = c' W``, ``dx = du * phi'(u)``; the derivative of seeing is taken as 1 (straight-through).
     """
 
-    def __init__(self, dense: DenseMap, x: Tensor, output: Tensor) -> None:
-        self._dense, self._x, self.output = dense, x, output
+    def __init__(self, dense: DenseMap, features: Tensor, output: Tensor) -> None:
+        self._dense, self._features, self.output = dense, features, output
 
     def parameters(self, cotangent: Tensor) -> list[Tensor]:
         inner = self._dense.activation.pull(cotangent, self.output)
         weight = self._dense.weight
-        gradients = [inner.t() @ self._x]
+        gradients = [inner.t() @ self._features]
         if self._dense.bias is not None:
             gradients.append(inner.sum(0))
         if inner.dtype != weight.dtype:
@@ -119,48 +154,73 @@ class DensePullback(Pullback):
 
     def input(self, cotangent: Tensor) -> Tensor:
         inner = self._dense.activation.pull(cotangent, self.output)
-        return inner @ self._dense.weight.detach().to(inner.dtype)
+        product = inner @ self._dense.weight.detach().to(inner.dtype)
+        return self._dense.before.pull(product, self._features)
 
 
 class DenseMap(Map):
     """A dense map in closed form: autograd's bookkeeping costs as much as its small products.
 
     It reads its input as ``sees`` says (``transmission.py``), after adding N(0, ``noise``^2) in training.
+    ``activation`` is applied to the product; ``before`` to the input, where the map begins with one.
     """
 
     closed_form = True
 
-    def __init__(self, module: nn.Linear, activation: str, *, sees: str = REAL, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        module: nn.Linear,
+        activation: str,
+        before: str = "linear",
+        *,
+        sees: str = REAL,
+        noise: float = 0.0,
+    ) -> None:
         super().__init__(module)
         self.weight, self.bias = module.weight, module.bias
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.before = ACTIVATIONS[activation], ACTIVATIONS[before]
         self.sees, self.noise = sees, noise
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:
-        return self._apply(self.seen(x, call))
+        return self._from_features(self.features(x, call))
 
-    def seen(self, x: Tensor, call: Call) -> Tensor:
-        """Return what the map reads of its input, of x's shape."""
+    def _from_features(self, features: Tensor) -> Tensor:
+        weight: Tensor = self.weight.detach()
+        bias: Tensor | None = None if self.bias is None else self.bias.detach()
+        if features.dtype != weight.dtype:
+            weight = weight.to(features.dtype)
+            bias = None if bias is None else bias.to(features.dtype)
+        return self.activation.apply(linear(features, weight, bias))
+
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
+        features = self.features(x, call)
+        return DensePullback(self, features, self._from_features(features) if output is None else output)
+
+    def affine(self) -> DenseMap | None:
+        return self if self.activation is ACTIVATIONS["linear"] else None
+
+    def features(self, x: Tensor, call: Call) -> Tensor:
+        """Return what the product is taken of: what the map sees, behind the activation before it."""
         random = call.randomness
         if self.noise and call.mode is not Mode.EVALUATE:
             x = random.normal(x, self.noise, "input noise").add_(x)
-        return transmitted(self.sees, x, lambda: random.generator(SAMPLE_PURPOSE, 0, x.device))
+        seen = transmitted(self.sees, x, lambda: random.generator(SAMPLE_PURPOSE, 0, x.device))
+        return self.before.apply(seen)
 
-    def _apply(self, seen: Tensor) -> Tensor:
-        weight: Tensor = self.weight.detach()
-        bias: Tensor | None = None if self.bias is None else self.bias.detach()
-        if seen.dtype != weight.dtype:
-            weight, bias = weight.to(seen.dtype), None if bias is None else bias.to(seen.dtype)
-        return self.activation.apply(linear(seen, weight, bias))
+    def product(self, features: Tensor) -> Tensor:
+        """Return ``features W^T``."""
+        return features @ self.weight.detach().to(features.dtype).t()
 
-    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
-        seen = self.seen(x, call)
-        return DensePullback(self, seen, self._apply(seen) if output is None else output)
+    def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
+        """Return the weight's gradient ``cotangent^T features`` and, for a bias, zero."""
+        gradients = [(cotangent.t() @ features).to(self.weight.dtype)]
+        return gradients if self.bias is None else [*gradients, torch.zeros_like(self.bias.detach())]
 
     def torch_modules(self) -> list[nn.Module]:
-        before = [MODULES[self.sees]()] if self.sees in MODULES else []
-        make = self.activation.module
-        return [*before, self.module] if make is None else [*before, self.module, make()]
+        sees = [MODULES[self.sees]()] if self.sees in MODULES else []
+        outer = [each.module() for each in (self.activation,) if each.module is not None]
+        inner = [each.module() for each in (self.before,) if each.module is not None]
+        return [*sees, *inner, self.module, *outer]
 
 
 class AutogradPullback(Pullback):

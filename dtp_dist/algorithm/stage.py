@@ -32,6 +32,7 @@ class _Flight:
     """What a stage keeps of one minibatch between its F and its U."""
 
     activations: list[Tensor]
+    contexts: list[Tensor | None]
     labels: Tensor
     displacements: list[Tensor] = field(default_factory=list)
 
@@ -53,7 +54,7 @@ class Stage:
         self._phase, self._epoch = "both", 0
         self._output = OutputMeasure()
         self._flights: dict[int, _Flight] = {}
-        self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
+        self._learning = [layer for layer in layers if layer.inverse and layer.inverse.map.parameters()]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
         self._inverse_learners = LearnerGroup(
             [layer.inverse for layer in layers if layer.inverse is not None]
@@ -93,14 +94,15 @@ class Stage:
 
         Batch statistics change here and only in training.
         """
-        evaluating = self._phase == EVALUATE
-        mode = Mode.EVALUATE if evaluating else Mode.FORWARD
-        activations = [h]
-        for layer in self.layers:
-            h = layer.f(h, self._call(layer, minibatch, mode))
-            activations.append(h)
-        if not evaluating:
-            self._flights[minibatch] = _Flight(activations, labels)
+        if self._phase == EVALUATE:
+            for layer in self.layers:
+                h = layer.f(h, self._call(layer, minibatch, Mode.EVALUATE))
+        else:
+            flight = self._flights[minibatch] = _Flight([h], [], labels)
+            for layer in self.layers:
+                h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
+                flight.activations.append(h)
+                flight.contexts.append(context)
         if self.last and self._phase != INVERSE:
             self._measure_output(minibatch, h, labels)
         return h
@@ -109,8 +111,8 @@ class Stage:
         """I: K updates of every inverse in the stage."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
-        for iteration in range(max((layer.iterations for layer in self._invertible), default=0)):
-            for layer in self._invertible:
+        for iteration in range(max((layer.iterations for layer in self._learning), default=0)):
+            for layer in self._learning:
                 if iteration < layer.iterations:
                     losses[layer.index] = self._inverse_gradients(minibatch, layer, flight, iteration)
             self._inverse_learners.step(self._epoch, minibatch)
@@ -126,7 +128,7 @@ class Stage:
         position = layer.index - self.layers[0].index
         h_in, h_out = flight.activations[position : position + 2]
         sigma = layer.sigma(self._epoch, minibatch)
-        call = self._call(layer, minibatch, Mode.LOCAL).inverse(iteration)
+        call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position]).inverse(iteration)
         loss, gradients = self.rule.inverse_step(layer, h_in, h_out, sigma, call)
         layer.inverse.set_gradients(gradients)
         return loss
@@ -148,9 +150,8 @@ class Stage:
             if layer.index == 1:
                 break
             h_in, h_out = flight.activations[position : position + 2]
-            delta = self.rule.propagate(
-                layer, h_in, h_out, delta, self._call(layer, minibatch, Mode.LOCAL)
-            ).contiguous()
+            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+            delta = self.rule.propagate(layer, h_in, h_out, delta, call).contiguous()
         flight.displacements = displacements[::-1]
         return None if self.first else delta
 
@@ -181,11 +182,12 @@ class Stage:
         flight = self._flights.pop(minibatch)
         losses: dict[int, Tensor] = {}
         lengths: dict[int, Tensor] = {}
-        for layer, h_in, h_out, delta in zip(
-            self.layers, flight.activations, flight.activations[1:], flight.displacements, strict=False
-        ):
+        for position, layer in enumerate(self.layers):
             self.now = (layer.index, "forward update")
-            step = self.rule.forward_step(layer, h_in, h_out, delta, self._call(layer, minibatch, Mode.LOCAL))
+            h_in, h_out = flight.activations[position : position + 2]
+            delta = flight.displacements[position]
+            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+            step = self.rule.forward_step(layer, h_in, h_out, delta, call)
             layer.forward.set_gradients(step.gradients)
             losses[layer.index] = step.loss
             if minibatch % LENGTH_EVERY == 0:
@@ -196,9 +198,9 @@ class Stage:
         for index, length in _floats(lengths).items():
             self.meter.add(f"layer/{index}/displacement", length)
 
-    def _call(self, layer: Layer, minibatch: int, mode: Mode) -> Call:
+    def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = (layer.index, "forward" if mode is not Mode.LOCAL else self.now[1])
-        return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode)
+        return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode, context=context)
 
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
         measured = self._output(logits, labels)

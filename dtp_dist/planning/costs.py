@@ -32,7 +32,7 @@ def layer_work(
             batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
             for work, side in zip(options.work(shapes[index - 1]), (index, index - 1), strict=True)
         )
-        parameters = float(prod(shapes[index - 1]) * prod(shapes[index]))
+        parameters = float(options.parameters(shapes[index - 1]))
         work, steps = 2 * f, 1
         if index in inverses:
             iterations = options.inverse.iterations

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import batch_norm
 
 from dtp_dist.algorithm.activations import ACTIVATIONS as KNOWN
-from dtp_dist.algorithm.layers.dense import INITS, initial_weight
+from dtp_dist.algorithm.layers.initial import INITS, initial_weight
 from dtp_dist.algorithm.maps import Call, DenseMap, Mode, ModuleMap
 from dtp_dist.algorithm.randomness import Randomness, derive_seed
 from networks import (

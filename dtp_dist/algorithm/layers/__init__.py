@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions, Learner, LearnerGroup
+from dtp_dist.algorithm.layers.conv import ConvOptions
 from dtp_dist.algorithm.layers.dense import DenseOptions
+from dtp_dist.algorithm.layers.flatten import FlattenOptions
 from dtp_dist.algorithm.layers.module import BoundInstance, InstanceOptions, ModuleOptions
 
 KINDS: dict[str, type[Any]] = {
     "dense": DenseOptions,
+    "conv": ConvOptions,
+    "flatten": FlattenOptions,
     "instance": InstanceOptions,
 }
 
@@ -22,7 +26,9 @@ def layer_kind(name: str) -> type[Any] | None:
 __all__ = [
     "KINDS",
     "BoundInstance",
+    "ConvOptions",
     "DenseOptions",
+    "FlattenOptions",
     "InstanceOptions",
     "InverseOptions",
     "Layer",

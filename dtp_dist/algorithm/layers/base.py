@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
-from dtp_dist.algorithm.options import Options, option
+from dtp_dist.algorithm.options import Options, RangeError, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
@@ -24,7 +25,13 @@ Shape = tuple[int, ...]
 class InverseOptions(Options):
     """How a layer's inverse learns."""
 
-    activation: str = option("tanh", doc="activation of the inverse (dense layers)")
+    activation: str = option("tanh", doc="activation of the inverse (dense and conv layers)")
+    activation_of: str = option(
+        "output",
+        doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
+        "be the transpose of the forward map's",
+        one_of=("output", "input"),
+    )
     sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
@@ -32,6 +39,23 @@ class InverseOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sigma", self.sigma)
+
+    @property
+    def activations(self) -> tuple[str, str]:
+        """The activations of the inverse's output and of its input."""
+        if self.activation_of == "output":
+            return self.activation, "linear"
+        return "linear", self.activation
+
+    def check_activation(self) -> None:
+        """Check that the activation is one of ours.
+
+        Raises:
+            RangeError: it is not.
+        """
+        if self.activation not in ACTIVATIONS:
+            text = f"{self.activation!r} is not allowed; it must be one of {', '.join(ACTIVATIONS)}"
+            raise RangeError("inverse.activation", text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +100,10 @@ class LayerOptions(Options):
 
         ``generator`` gives the initial weights; f_l's do not depend on whether an inverse is made.
         """
+
+    def parameters(self, input_shape: Shape) -> int:
+        """Return the number of parameters of f_l, and of g_l alike (an estimate will do)."""
+        return _numel(input_shape) * _numel(self.output_shape(input_shape))
 
     def work(self, input_shape: Shape) -> tuple[float, float]:
         """Return the floating-point operations per example of one f_l and of one g_l."""

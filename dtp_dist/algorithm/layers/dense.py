@@ -6,33 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight
 from dtp_dist.algorithm.maps import DenseMap, Map
 from dtp_dist.algorithm.options import RangeError, option
 from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
-
-INITS = ("orthogonal", "xavier_uniform", "xavier_normal")
-
-
-def initial_weight(fan_out: int, fan_in: int, init: str, generator: torch.Generator) -> Tensor:
-    """Return a weight ``[fan_out, fan_in]``.
-
-    ``xavier_uniform`` is U(-r, r), ``r = sqrt(6 / (fan_in + fan_out))``; ``orthogonal`` is the orthogonal
-    factor U V^T of that matrix's SVD (Lee et al. 2015, published code); ``xavier_normal`` has the
-    uniform one's variance.
-    """
-    weight = torch.empty(fan_out, fan_in)
-    if init == "xavier_normal":
-        return weight.normal_(0.0, math.sqrt(2.0 / (fan_in + fan_out)), generator=generator)
-    bound = math.sqrt(6.0 / (fan_in + fan_out))
-    weight.uniform_(-bound, bound, generator=generator)
-    if init == "orthogonal":
-        u, _, vh = torch.linalg.svd(weight, full_matrices=False)
-        weight = (u @ vh).contiguous()
-    return weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +31,18 @@ class DenseOptions(LayerOptions):
     noise: float = option(
         0.0, doc="deviation of Gaussian noise on its input in training, before what it sees", at_least=0
     )
-    bias: bool = option(True, doc="whether the maps add a bias (zero at first)")
-    init: str = option("orthogonal", doc="initial weights of both maps", one_of=INITS)
+    bias: bool = option(True, doc="whether the maps add a bias (zero at first, unless init is uniform)")
+    init: str = option("orthogonal", doc="initial weights of both maps; uniform is torch's own", one_of=INITS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.inverse.activation not in ACTIVATIONS:
-            names = ", ".join(ACTIVATIONS)
-            text = f"{self.inverse.activation!r} is not allowed; it must be one of {names}"
-            raise RangeError("inverse.activation", text)
+        self.inverse.check_activation()
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
             flat = math.prod(input_shape)
             text = f"a dense layer needs flat input, not {list(input_shape)}; write model.input: [{flat}]"
-            raise RangeError("kind", text)
+            raise RangeError("kind", f"{text}, or a layer {{kind: flatten}} before it")
         return (self.units,)
 
     @property
@@ -76,7 +54,7 @@ class DenseOptions(LayerOptions):
         with torch.no_grad():
             module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator))
             if self.bias:
-                module.bias.zero_()
+                module.bias.copy_(initial_bias(fan_out, fan_in, self.init, generator))
         return module
 
     def maps(
@@ -88,4 +66,5 @@ class DenseOptions(LayerOptions):
         if not inverse:
             return forward, None
         module = self._linear(width, self.units, generator)
-        return forward, DenseMap(module, self.inverse.activation, sees=self.inverse.sees)
+        after, before = self.inverse.activations
+        return forward, DenseMap(module, after, before, sees=self.inverse.sees)

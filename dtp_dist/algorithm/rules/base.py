@@ -26,10 +26,12 @@ class LocalStep(NamedTuple):
 
 def mean_square(residual: Tensor) -> Tensor:
     """Return the squared error, summed over units, averaged over the minibatch: 0-dimensional float32."""
-    flat = residual.flatten()
-    if flat.dtype in (torch.bfloat16, torch.float16):
-        flat = flat.to(torch.float32)
-    return torch.dot(flat, flat) / len(residual)
+    return mean_product(residual, residual)
+
+
+def mean_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the scalar product, summed over units, averaged over the minibatch: 0-dimensional float32."""
+    return torch.dot(widened(left).flatten(), widened(right).flatten()) / len(left)
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -122,6 +124,19 @@ class Rule(ABC):
     @abstractmethod
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Return the loss of g_l and its gradients in inverse iteration ``call.iteration`` (from 0)."""
+
+
+def difference_target(layer: Layer, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+    """Return ``g_l(h_l + delta_l) - g_l(h_l)``, the displacement below a layer (Lee et al. 2015, eq. 15)."""
+    wide = widened(h_out)
+    return layer.g(wide + widened(delta), call).sub_(layer.g(wide, call)).to(delta.dtype)
+
+
+def toward_target(pullback: Pullback, h_out: Tensor, delta: Tensor, anchor: str, factor: float) -> LocalStep:
+    """Lower ``factor || f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant."""
+    ahead = delta if anchor == "current" else delta - (pullback.output - h_out)
+    gradients = pullback.parameters(ahead * (-2.0 * factor / len(ahead)))
+    return LocalStep(mean_square(ahead) * factor, gradients)
 
 
 def pull_forward(layer: Layer, h_in: Tensor, h_out: Tensor, call: Call, *, stored: bool) -> Pullback:

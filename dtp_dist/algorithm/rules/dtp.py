@@ -17,10 +17,11 @@ from dtp_dist.algorithm.rules.base import (
     LocalStep,
     Rule,
     TargetRuleOptions,
+    difference_target,
     mean_square,
     one_hot_gap,
     pull_forward,
-    widened,
+    toward_target,
 )
 
 
@@ -53,16 +54,14 @@ class DifferenceTargetPropagation(Rule):
     def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """Return the displacement below a hidden layer, of h_in's shape."""
         del h_in
-        wide = widened(h_out)
-        return layer.g(wide + widened(delta), call).sub_(layer.g(wide, call)).to(delta.dtype)
+        return difference_target(layer, h_out, delta, call)
 
     def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
         """Lower ``|| f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant; f_L by its loss."""
         pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
         if layer.is_output:
             return LocalStep(mean_square(delta), pullback.parameters(-delta))
-        ahead = delta if self.options.anchor == "current" else delta - (pullback.output - h_out)
-        return LocalStep(mean_square(ahead), pullback.parameters(ahead * (-2.0 / len(ahead))))
+        return toward_target(pullback, h_out, delta, self.options.anchor, 1.0)
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13)."""

@@ -1,0 +1,45 @@
+"""Initial weights by name."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+INITS = ("orthogonal", "xavier_uniform", "xavier_normal", "uniform")
+
+
+def initial_weight(
+    fan_out: int, fan_in: int, init: str, generator: torch.Generator, receptive: int = 1
+) -> Tensor:
+    """Return a weight ``[fan_out, fan_in * receptive]``, ``receptive`` the places of a convolution's kernel.
+
+    ``xavier_uniform`` is U(-r, r), ``r = sqrt(6 / ((fan_in + fan_out) receptive))``; ``orthogonal`` is the
+    orthogonal factor U V^T of that matrix's SVD (Lee et al. 2015, published code); ``xavier_normal`` has the
+    uniform one's variance; ``uniform`` is torch's own, ``r = 1 / sqrt(fan_in receptive)``.
+    """
+    weight = torch.empty(fan_out, fan_in * receptive)
+    fans = (fan_in + fan_out) * receptive
+    if init == "xavier_normal":
+        return weight.normal_(0.0, math.sqrt(2.0 / fans), generator=generator)
+    bound = uniform_bound(fan_in * receptive) if init == "uniform" else math.sqrt(6.0 / fans)
+    weight.uniform_(-bound, bound, generator=generator)
+    if init == "orthogonal":
+        u, _, vh = torch.linalg.svd(weight, full_matrices=False)
+        weight = (u @ vh).contiguous()
+    return weight
+
+
+def initial_bias(size: int, fan_in: int, init: str, generator: torch.Generator) -> Tensor:
+    """Return a bias ``[size]``: zero, or for ``uniform`` torch's own U(-r, r), ``r = 1 / sqrt(fan_in)``."""
+    bias = torch.zeros(size)
+    if init == "uniform":
+        bound = uniform_bound(fan_in)
+        bias.uniform_(-bound, bound, generator=generator)
+    return bias
+
+
+def uniform_bound(fan_in: int) -> float:
+    """Return the bound of torch's default initial weights."""
+    return 1.0 / math.sqrt(fan_in)

@@ -1,0 +1,108 @@
+"""Target propagation with the local difference reconstruction loss (Ernoult et al. 2022, arXiv 2201.13415).
+
+The inverse loss makes the Jacobian of g_l the transpose of the Jacobian of f_l, so targets follow gradients.
+
+Reduction: squared errors are summed over units and averaged over the minibatch; the forward loss has the
+paper's 1/2, the inverse loss has none; the output target is per example, without 1/B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Affine, Call
+from dtp_dist.algorithm.options import option
+from dtp_dist.algorithm.rules.base import (
+    LocalStep,
+    Rule,
+    TargetRuleOptions,
+    difference_target,
+    mean_product,
+    mean_square,
+    one_hot_gap,
+    pull_forward,
+    toward_target,
+)
+
+
+class LocalDifferenceReconstruction(Rule):
+    """Difference targets in every layer, the output's included, through inverses that learn transposes."""
+
+    def __init__(self, options: LDRLOptions, layers: int) -> None:
+        self.options, self.layers = options, layers
+        self._stored = options.stores_jacobian
+
+    def inverses(self) -> range:
+        """g_2 .. g_L: layer 1 needs no target for the data."""
+        return range(2, self.layers + 1)
+
+    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``delta_L = beta (onehot - softmax)``, per example."""
+        return one_hot_gap(logits, labels) * self.options.output_step
+
+    def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+        """``delta_{l-1} = g_l(h_l + delta_l) - g_l(h_l)``, from the output layer on."""
+        del h_in
+        return difference_target(layer, h_out, delta, call.inverse())
+
+    def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
+        """Lower ``1/2 || f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant, in every layer."""
+        pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
+        return toward_target(pullback, h_out, delta, self.options.anchor, 0.5)
+
+    def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
+        """Lower ``-2 <eps, g(f(h+eps)) - r> + || g(y+eta) - r ||^2``, ``r = g(y)``; eps, eta ~ N(0, sigma^2).
+
+        h and y are the stored h_{l-1} and h_l; the gradient flows through all three values of g.
+        """
+        eps = call.randomness.normal(h_in, sigma, "noise", call.iteration)
+        eta = call.randomness.normal(h_out, sigma, "output_noise", call.iteration)
+        moved = layer.f(h_in + eps, call.forward())
+        affine = layer.g.affine()
+        if affine is not None:
+            return _by_differences(affine, h_out, moved, eps, eta, call)
+        return _by_values(layer, h_out, moved, eps, eta, call)
+
+
+def _by_values(layer: Layer, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
+    """Return the loss and its gradients from g at its three points, taken as one minibatch of 3 B."""
+    pullback = layer.g.linearize(torch.cat([moved, y + eta, y]), call.repeated(3))
+    ahead, around, at = pullback.output.chunk(3)
+    spread = around - at
+    loss = mean_square(spread) - 2.0 * mean_product(eps, ahead - at)
+    cotangent = torch.cat([-eps, spread, eps - spread]).mul_(2.0 / len(eps))
+    return LocalStep(loss, pullback.parameters(cotangent))
+
+
+def _by_differences(g: Affine, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
+    """Return the same for ``g(y) = W phi(y) + b``, where r and b drop out: four products instead of seven.
+
+    With ``a = phi(f(h+eps)) - phi(y)`` and ``e = phi(y+eta) - phi(y)`` the loss is
+    ``-2 <eps, W a> + ||W e||^2``; each part is homogeneous in W, so the loss is
+    ``<W, gradient> - ||W e||^2`` and ``W a`` is never needed.
+    """
+    base = g.features(y, call)
+    ahead, around = g.features(moved, call) - base, g.features(y + eta, call) - base
+    spread = g.product(around)
+    cotangent = torch.cat([-eps, spread]).mul_(2.0 / len(eps))
+    gradients = g.product_gradients(torch.cat([ahead, around]), cotangent)
+    loss = torch.dot(g.weight.detach().flatten(), gradients[0].flatten()) - mean_square(spread)
+    return LocalStep(loss, gradients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LDRLOptions(TargetRuleOptions):
+    """The local difference reconstruction loss."""
+
+    name: str = option("ldrl", doc="ldrl")
+    output_step: float = option(
+        0.5, doc="beta, length of the output target's step from softmax towards the label", above=0
+    )
+
+    def build(self, layers: int) -> Rule:
+        """Return the rule."""
+        return LocalDifferenceReconstruction(self, layers)
