@@ -168,7 +168,8 @@ class Stage:
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
             h_in, h_out = flight.activations[position : position + 2]
-            delta, call = flight.displacements[position], self._call(layer, minibatch, Mode.LOCAL)
+            delta = flight.displacements[position]
+            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
             self.now = (layer.index, "alignment")
             at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
