@@ -78,10 +78,12 @@ class Pullback(ABC):
 class Map(ABC):
     """A map with parameters in ``module``.
 
-    ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again.
+    ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again; ``sees``
+    what the map reads of its input (``transmission.py``).
     """
 
     closed_form: bool = False
+    sees: str = REAL
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
@@ -158,6 +159,29 @@ class Stage:
             delta = self.rule.propagate(layer, h_in, h_out, delta, call).contiguous()
         flight.displacements = displacements[::-1]
         return None if self.first else delta
+
+    def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
+        """Measure a minibatch between its T and its U against backpropagation; changes nothing.
+
+        Takes ``-dLoss/dh`` of the stage's last layer (None in the last stage, which makes its own) and
+        returns that of the layer below the stage, None in the first stage. ``knows_input``: whether the
+        stage got its input as numbers, not as the bits that its first layer sees.
+        """
+        flight = self._flights[minibatch]
+        if descent is None:
+            descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels)
+        for position in reversed(range(len(self.layers))):
+            layer = self.layers[position]
+            h_in, h_out = flight.activations[position : position + 2]
+            delta = flight.displacements[position]
+            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+            self.now = (layer.index, "alignment")
+            at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
+            for name, value in alignment(self.rule, at):
+                self.meter.add(f"layer/{layer.index}/{name}", value.item())
+            if layer.index > 1:
+                descent = at.below()
+        return None if self.first else descent
 
     def update(self, minibatch: int) -> None:
         """U: one step of every forward map in the stage; the minibatch is done here."""

@@ -56,7 +56,10 @@ UNKNOWN = [
     ("optimizer.forward.bta1=0.5", "optimizer.forward.bta1: unknown key; did you mean beta1?"),
     ("parallel.stage=2", "parallel.stage: unknown key; did you mean stages?"),
     ("data.batchsize=2", "data.batchsize: unknown key; did you mean batch_size?"),
-    ("monitor.xyz=2", "monitor.xyz: unknown key; known here: every, tensorboard, trace_minibatches"),
+    (
+        "monitor.xyz=2",
+        "monitor.xyz: unknown key; known here: every, tensorboard, alignment_every, trace_minibatches",
+    ),
 ]
 
 

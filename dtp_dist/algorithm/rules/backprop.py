@@ -22,6 +22,11 @@ class Backpropagation(Rule):
         """None at all."""
         return range(0)
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """Nothing but f_l does."""
+        del layer, phase
+        return False
+
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = -d(mean Loss)/dlogits``."""
         return one_hot_gap(logits, labels) / len(logits)

@@ -103,6 +103,14 @@ class Rule(ABC):
         """Return the layers whose inverse learns in I: all inverses, unless a rule keeps them fixed."""
         return self.inverses()
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).
+
+        Where nothing does, a link may bring no more than f_l sees of it. True unless a rule says otherwise.
+        """
+        del layer, phase
+        return True
+
     @abstractmethod
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return delta_L, ``[B, classes]``."""

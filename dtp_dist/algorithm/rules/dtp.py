@@ -36,6 +36,10 @@ class DifferenceTargetPropagation(Rule):
         """g_2 .. g_{L-1}: layer 1 needs no target for the data, layer L has the loss's own gradient."""
         return range(2, self.layers)
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """The inverse loss alone does."""
+        return layer in self.inverses() and phase != "forward"
+
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = -dLoss/dlogits``, Loss the mean cross-entropy of the minibatch."""
         return one_hot_gap(logits, labels) / len(logits)
