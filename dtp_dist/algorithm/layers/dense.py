@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.dense_map import DenseMap
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight
-from dtp_dist.algorithm.maps import DenseMap, Map
+from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.normalized import NormalizedMap
 from dtp_dist.algorithm.options import RangeError, option
 from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
