@@ -218,7 +218,7 @@ def test_layers_without_iterations_keep_their_inverses_and_all_but_the_first_hav
 
 
 def angles(layers, learned, x, labels) -> list[float]:
-    """Return the mean angle between delta_l and -dLoss/dh_l over the examples, per hidden layer, in degrees."""
+    """Return the mean angle between delta_l and -dLoss/dh_l over the examples, per hidden layer, degrees."""
     h, contexts = [x.clone().requires_grad_()], []
     for layer in layers:
         contexts.append(layer.f.with_context(h[-1].detach(), Call(Randomness(0, 1, 0, "both")))[1])
