@@ -59,7 +59,7 @@ def _segments(
     if config.rule.alternate == "minibatch":
         yield Segment(Phase.BOTH, "train", epoch, start, end - start, offset)
         return
-    if offset == 0 and config.rule.has_inverses:
+    if offset == 0 and config.rule.build(len(config.model.options)).learned_inverses():
         yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0)
     yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import psutil
 import yaml
+from torch import nn
 
 from dtp_dist import load_config
 from dtp_dist.config import Config
+from dtp_dist.runtime.feed import load_batches
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -191,3 +193,11 @@ class LiveRun:
 def _heed_ctrl_c() -> None:
     """Undo what a shell does to a background job, so that the run can be interrupted."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def error_of(network: nn.Module, config: Config) -> float:
+    """Return a plain torch network's error on the test split, percent."""
+    batches = load_batches(config)["test"]
+    found = [batches.minibatch(0, index) for index in range(batches.count)]
+    wrong = sum((network(x).argmax(1) != labels).sum().item() for x, labels in found)
+    return 100 * wrong / sum(len(labels) for _, labels in found)

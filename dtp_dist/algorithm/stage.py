@@ -54,10 +54,15 @@ class Stage:
         self._phase, self._epoch = "both", 0
         self._output = OutputMeasure()
         self._flights: dict[int, _Flight] = {}
-        self._learning = [layer for layer in layers if layer.inverse and layer.inverse.map.parameters()]
+        learned = rule.learned_inverses()
+        self._learning = [
+            layer
+            for layer in layers
+            if layer.index in learned and layer.inverse and layer.inverse.map.parameters()
+        ]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
         self._inverse_learners = LearnerGroup(
-            [layer.inverse for layer in layers if layer.inverse is not None]
+            [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
         self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
@@ -108,7 +113,7 @@ class Stage:
         return h
 
     def inverse(self, minibatch: int) -> None:
-        """I: K updates of every inverse in the stage."""
+        """I: K updates of every inverse in the stage that learns."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
         for iteration in range(max((layer.iterations for layer in self._learning), default=0)):

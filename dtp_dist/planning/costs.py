@@ -22,11 +22,12 @@ def layer_work(
 ) -> list[float]:
     """Return the work of each layer per minibatch, in floating-point operations.
 
-    F and U are one forward product each; I is K times (one of f, two of g); T is two of g, or one of f
-    where the target goes through the forward map. Elementwise work, overhead and optimizer steps are added.
+    F and U are one forward product each; I is K times (one of f, two of g) where the inverse learns; T is
+    two of g, or one of f where the target goes through the forward map. Elementwise work, overhead and
+    optimizer steps are added.
     """
     costs = []
-    inverses = rule.inverses()
+    inverses, learned = rule.inverses(), rule.learned_inverses()
     for index, options in enumerate(layers, 1):
         f, g = (
             batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
@@ -35,7 +36,7 @@ def layer_work(
         parameters = float(options.parameters(shapes[index - 1]))
         work, steps = 2 * f, 1
         if index in inverses:
-            iterations = options.inverse.iterations
+            iterations = options.inverse.iterations if index in learned else 0
             work += iterations * (f + 2 * g) + 2 * g
             steps += iterations
         elif index > 1:

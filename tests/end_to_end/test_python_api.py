@@ -17,8 +17,7 @@ from dtp_dist.checkpoint import newest_checkpoint, read_layers
 from dtp_dist.errors import ConfigError
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.network import state_dict_of
-from dtp_dist.runtime.feed import load_batches
-from runs import PATIENCE, read_metrics, read_result, small, small_config, write_config
+from runs import PATIENCE, error_of, read_metrics, read_result, small, small_config, write_config
 
 
 def test_what_the_package_offers():
@@ -37,10 +36,7 @@ def test_train_returns_the_result_and_the_network(tmp_path):
     ]
     assert isinstance(network, nn.Sequential)
     assert not network.training
-    batches = load_batches(config)["test"]
-    found = [batches.minibatch(0, index) for index in range(batches.count)]
-    wrong = sum((network(x).argmax(1) != labels).sum().item() for x, labels in found)
-    error = 100 * wrong / sum(len(labels) for _, labels in found)
+    error = error_of(network, config)
     assert error == pytest.approx(result["test_error"], abs=1e-4)
     assert error < 60, "it does not learn"
 

@@ -33,12 +33,23 @@ class InverseOptions(Options):
         one_of=("output", "input"),
     )
     sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
+    init: str | None = option(
+        None, doc="initial weights of the inverse (dense layers), as the layer's init; null for the layer's"
+    )
+    scale: float | None = option(
+        None, doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own", above=0
+    )
+    bias: bool | None = option(
+        None, doc="whether the inverse adds a bias (dense layers); null for the layer's"
+    )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sigma", self.sigma)
+        if self.init != "uniform" and self.scale is not None:
+            raise RangeError("scale", "is the bound of init: uniform; write inverse.init: uniform as well")
 
     @property
     def activations(self) -> tuple[str, str]:
@@ -86,6 +97,11 @@ class LayerOptions(Options):
     def transmission(self) -> str:
         """What the forward map needs of its input: ``real`` numbers, or one bit a unit (transmission.py)."""
         return REAL
+
+    @property
+    def needs_several_examples(self) -> bool:
+        """Whether training takes statistics over the minibatch, which one example does not have."""
+        return False
 
     def has_inverse(self, input_shape: Shape) -> bool:
         """Return whether ``maps`` can make an inverse."""

@@ -12,8 +12,34 @@ from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight
 from dtp_dist.algorithm.maps import DenseMap, Map
+from dtp_dist.algorithm.normalized import NormalizedMap
 from dtp_dist.algorithm.options import RangeError, option
 from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
+
+
+def _linear(
+    fan_out: int,
+    fan_in: int,
+    init: str,
+    bias: bool,
+    generator: torch.Generator,
+    scale: float | None = None,
+) -> nn.Linear:
+    """Return a linear module with fresh weights, of U(-scale, scale) where a scale is given."""
+    module = nn.Linear(fan_in, fan_out, bias=bias, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        if scale is None:
+            module.weight.copy_(initial_weight(fan_out, fan_in, init, generator))
+        else:
+            module.weight.uniform_(-scale, scale, generator=generator)
+        if bias:
+            module.bias.copy_(initial_bias(fan_out, fan_in, init, generator))
+    return module
+
+
+def _check_one_of(key: str, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise RangeError(key, f"{value!r} is not allowed; it must be one of {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +58,27 @@ class DenseOptions(LayerOptions):
         0.0, doc="deviation of Gaussian noise on its input in training, before what it sees", at_least=0
     )
     bias: bool = option(True, doc="whether the maps add a bias (zero at first, unless init is uniform)")
-    init: str = option("orthogonal", doc="initial weights of both maps; uniform is torch's own", one_of=INITS)
+    init: str = option(
+        "orthogonal",
+        doc="initial weights of both maps, though the inverse may have its own; uniform is torch's own",
+        one_of=INITS,
+    )
+    norm: str = option(
+        "none",
+        doc="batch normalisation after the activation, without learned scale; the statistics and the "
+        "derivative are always taken at today's weights",
+        one_of=("none", "batch"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.inverse.check_activation()
+        if self.inverse.init is not None:
+            _check_one_of("inverse.init", self.inverse.init, INITS)
+
+    @property
+    def needs_several_examples(self) -> bool:
+        return self.norm == "batch"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
@@ -49,22 +91,20 @@ class DenseOptions(LayerOptions):
     def transmission(self) -> str:
         return REAL if self.noise else self.sees
 
-    def _linear(self, fan_out: int, fan_in: int, generator: torch.Generator) -> nn.Linear:
-        module = nn.Linear(fan_in, fan_out, bias=self.bias, device="meta").to_empty(device="cpu")
-        with torch.no_grad():
-            module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator))
-            if self.bias:
-                module.bias.copy_(initial_bias(fan_out, fan_in, self.init, generator))
-        return module
+    def _forward(self, fan_in: int, generator: torch.Generator) -> Map:
+        module = _linear(self.units, fan_in, self.init, self.bias, generator)
+        dense = DenseMap(module, self.activation, sees=self.sees, noise=self.noise)
+        return NormalizedMap(dense, self.units) if self.norm == "batch" else dense
+
+    def _inverse(self, fan_out: int, generator: torch.Generator) -> Map:
+        own = self.inverse
+        bias = self.bias if own.bias is None else own.bias
+        module = _linear(fan_out, self.units, own.init or self.init, bias, generator, own.scale)
+        after, before = own.activations
+        return DenseMap(module, after, before, sees=own.sees)
 
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
-        width = input_shape[0]
-        module = self._linear(self.units, width, generator)
-        forward = DenseMap(module, self.activation, sees=self.sees, noise=self.noise)
-        if not inverse:
-            return forward, None
-        module = self._linear(width, self.units, generator)
-        after, before = self.inverse.activations
-        return forward, DenseMap(module, after, before, sees=self.inverse.sees)
+        forward = self._forward(input_shape[0], generator)
+        return forward, self._inverse(input_shape[0], generator) if inverse else None

@@ -6,7 +6,6 @@ Reduction: the loss is the mean cross-entropy, so every displacement carries 1/B
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -50,7 +49,6 @@ class Backpropagation(Rule):
 class BackpropOptions(RuleOptions):
     """Backpropagation."""
 
-    has_inverses: ClassVar[bool] = False
     name: str = option("backprop", doc="backprop")
 
     def build(self, layers: int) -> Rule:
