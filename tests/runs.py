@@ -21,6 +21,7 @@ from dtp_dist import load_config
 from dtp_dist.config import Config
 from dtp_dist.runtime.feed import load_batches
 
+MAX_POOL = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
 SMALL: dict[str, Any] = {
     "name": "small",
     "model": {
@@ -46,6 +47,19 @@ LOCAL = ("parallel.runtime=local", "parallel.stages=2")
 ENDLESS = ("train.epochs=100000", "train.checkpoint_every=50", "train.evaluate_every=0")
 PATIENCE = 120.0
 """Seconds for what must happen but may be slow on a busy machine."""
+
+EVERY_KIND: dict[str, Any] = {
+    "input": [1, 8, 8],
+    "defaults": {"inverse": {"iterations": 2, "sigma": 0.2}},
+    "layers": [
+        {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "pool": "average"},
+        {"kind": "conv", "channels": 5, "kernel": 3, "padding": 1, **MAX_POOL},
+        {"kind": "flatten"},
+        {"kind": "dense", "units": 20, "sees": "sign", "norm": "batch", "inverse": {"sees": "sign"}},
+        {"kind": "dense", "units": 16, "sees": "sample", "activation": "sigmoid"},
+        {"kind": "dense", "units": 10, "activation": "linear"},
+    ],
+}
 
 
 def small(**sections: Any) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def layer_work(
 ) -> list[float]:
     """Return the work of each layer per minibatch, in floating-point operations.
 
-    F and U are one forward product each; I is K times (one of f, two of g) where the inverse learns; T is
-    two of g, or one of f where the target goes through the forward map. Elementwise work, overhead and
-    optimizer steps are added.
+    F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
+    the inverse learns; T is two of g, or one of f where the target goes through the forward map. Elementwise
+    work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
+    counts as nothing.
     """
     costs = []
     inverses, learned = rule.inverses(), rule.learned_inverses()
@@ -34,10 +35,13 @@ def layer_work(
             for work, side in zip(options.work(shapes[index - 1]), (index, index - 1), strict=True)
         )
         parameters = float(options.parameters(shapes[index - 1]))
+        if not parameters:
+            costs.append(0.0)
+            continue
         work, steps = 2 * f, 1
         if index in inverses:
             iterations = options.inverse.iterations if index in learned else 0
-            work += iterations * (f + 2 * g) + 2 * g
+            work += iterations * rule.inverse_work(f, g, affine=options.affine_inverse) + 2 * g
             steps += iterations
         elif index > 1:
             work += f

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dtp_dist.algorithm.build import build_layer, layer_shapes
-from dtp_dist.algorithm.layers import DenseOptions, InverseOptions, Layer, LayerOptions
+from dtp_dist.algorithm.layers import (
+    ConvOptions,
+    DenseOptions,
+    FlattenOptions,
+    InverseOptions,
+    Layer,
+    LayerOptions,
+)
 from dtp_dist.algorithm.optimizers import OptimizerOptions, SGDOptions
 from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.algorithm.rules import RULES, RuleOptions
@@ -66,9 +73,12 @@ def dense(
     iterations: int = 1,
     sigma: Any = 0.3,
     inverse_sees: str = "real",
+    place: str = "output",
 ) -> list[LayerOptions]:
     """Dense layers, the last one linear."""
-    learning = InverseOptions(activation=inverse, iterations=iterations, sigma=sigma, sees=inverse_sees)
+    learning = InverseOptions(
+        activation=inverse, activation_of=place, iterations=iterations, sigma=sigma, sees=inverse_sees
+    )
     last = len(sizes) - 2
     return [
         DenseOptions(
@@ -76,6 +86,27 @@ def dense(
         )
         for l, units in enumerate(sizes[1:])
     ]
+
+
+def conv_network(iterations: int = 2, sigma: float = 0.1, place: str = "input") -> list[LayerOptions]:
+    """Two conv layers for images [2, 9, 9], with overlapping and with average pooling, flatten, two dense."""
+    learning = InverseOptions(activation="elu", activation_of=place, iterations=iterations, sigma=sigma)
+    linear = InverseOptions(activation="linear", iterations=iterations, sigma=sigma)
+    overlapping = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
+    return [
+        ConvOptions(channels=4, padding=1, **overlapping, inverse=learning),
+        ConvOptions(channels=6, padding=1, pool="average", inverse=learning),
+        FlattenOptions(),
+        DenseOptions(units=8, activation="elu", init="uniform", inverse=learning),
+        DenseOptions(units=3, activation="linear", init="uniform", inverse=linear),
+    ]
+
+
+def image_minibatch(k: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return images for ``conv_network`` and labels."""
+    generator = torch.Generator().manual_seed(2000 + k)
+    x = torch.randn(BATCH, 2, 9, 9, generator=generator).to(dtype)
+    return x, torch.randint(0, 3, (BATCH,), generator=generator)
 
 
 def build(
@@ -88,10 +119,11 @@ def build(
     delay: int | Sequence[int] = 0,
     dtype: torch.dtype = torch.float64,
     inputs: int = SIZES[0],
+    shape: tuple[int, ...] | None = None,
     scrambled: bool = True,
 ) -> list[Layer]:
     """Build layers; ``scrambled`` gives every parameter, biases too, a value without structure."""
-    shapes = layer_shapes((inputs,), options)
+    shapes = layer_shapes(shape or (inputs,), options)
     learned = rule_options.build(len(options))
     optimizers = (forward or SGDOptions(lr=1.0), inverse or SGDOptions(lr=0.1))
     delays = [delay] * len(options) if isinstance(delay, int) else delay

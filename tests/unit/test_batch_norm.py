@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from dtp_dist import load_config, train
+from dtp_dist.algorithm.dense_map import DenseMap
 from dtp_dist.algorithm.layers import DenseOptions
-from dtp_dist.algorithm.maps import Call, DenseMap, Mode
+from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.normalized import NormalizedMap
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256

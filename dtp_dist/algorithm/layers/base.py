@@ -108,6 +108,11 @@ class LayerOptions(Options):
         del input_shape
         return True
 
+    @property
+    def affine_inverse(self) -> bool:
+        """Whether the inverse is affine in features of its input (``Map.affine``)."""
+        return False
+
     @abstractmethod
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool

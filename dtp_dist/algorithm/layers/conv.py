@@ -80,6 +80,10 @@ class ConvOptions(LayerOptions):
                 fan_in = input_channels * receptive
                 module.bias.copy_(initial_bias(len(module.bias), fan_in, self.init, generator))
 
+    @property
+    def affine_inverse(self) -> bool:
+        return self.inverse.activations[0] == "linear"
+
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:

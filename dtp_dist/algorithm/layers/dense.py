@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.dense_map import DenseMap
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight
-from dtp_dist.algorithm.maps import DenseMap, Map
+from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.normalized import NormalizedMap
 from dtp_dist.algorithm.options import RangeError, option
 from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
@@ -102,6 +103,10 @@ class DenseOptions(LayerOptions):
         module = _linear(fan_out, self.units, own.init or self.init, bias, generator, own.scale)
         after, before = own.activations
         return DenseMap(module, after, before, sees=own.sees)
+
+    @property
+    def affine_inverse(self) -> bool:
+        return self.inverse.activations[0] == "linear"
 
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool

@@ -127,6 +127,14 @@ class Rule(ABC):
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Return the loss of g_l and its gradients in inverse iteration ``call.iteration`` (from 0)."""
 
+    def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
+        """Return the work of one inverse iteration, given that of one f and of one g, for planning.
+
+        ``affine`` says whether g has the parts of ``Map.affine``. Here f once, g once forth and once back.
+        """
+        del affine
+        return f + 2 * g
+
 
 def difference_target(layer: Layer, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
     """Return ``g_l(h_l + delta_l) - g_l(h_l)``, the displacement below a layer (Lee et al. 2015, eq. 15)."""

@@ -71,6 +71,10 @@ class LocalDifferenceReconstruction(Rule):
             return _by_differences(affine, h_out, moved, eps, eta, call)
         return _by_values(layer, h_out, moved, eps, eta, call)
 
+    def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
+        """f once; g at three points, forth and back, or of differences at one forth and two back."""
+        return f + (3 if affine else 6) * g
+
 
 def _by_values(layer: Layer, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
     """Return the loss and its gradients from g at its three points, taken as one minibatch of 3 B."""
