@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "mnist_dtp_adam.yaml"
 
 
-def config(data: str, *overrides: str) -> Config:
-    """Return mnist_dtp_adam.yaml, resolved, with overrides."""
-    return resolve(load_config(CONFIG, [f"data.root={data}", *overrides]))
+def config(data: str, *overrides: str, path: Path = CONFIG) -> Config:
+    """Return mnist_dtp_adam.yaml, or another file, resolved, with overrides."""
+    return resolve(load_config(path, [f"data.root={data}", *overrides]))
 
 
 class Measured:

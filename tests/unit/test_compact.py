@@ -108,15 +108,15 @@ def test_the_lowest_bit_of_a_byte_is_the_first_unit():
 # Where bits are all that is read
 
 
-@pytest.mark.parametrize("rule", ["dtp", "tp", "backprop"])
+@pytest.mark.parametrize("rule", ["dtp", "tp", "ldrl", "fw_dtp", "backprop"])
 @pytest.mark.parametrize("phase", list(Phase))
 def test_bits_travel_where_nothing_reads_the_numbers(rule, phase):
     config = discrete(rule)
     found = [sent_as(config, config.rule.build(4), layer, phase) for layer in range(1, 6)]
-    learned = {2, 3} if phase is not Phase.EVALUATE and rule != "backprop" else set()
-    if phase is Phase.FORWARD and rule == "dtp":
-        learned = set()
-    kinds = {layer: "real" if layer in learned else SEEN[layer - 1] for layer in (2, 3, 4)}
+    readers = {"dtp": {2, 3}, "tp": {2, 3}, "ldrl": {2, 3, 4}}.get(rule, set())
+    if phase is Phase.EVALUATE or (phase is Phase.FORWARD and rule != "tp"):
+        readers = set()
+    kinds = {layer: "real" if layer in readers else SEEN[layer - 1] for layer in (2, 3, 4)}
     assert found == ["real", *kinds.values(), "real"]
 
 
@@ -125,12 +125,12 @@ def test_noise_on_its_input_keeps_a_layer_from_seeing_bits():
     assert sent_as(config, config.rule.build(4), 2, Phase.EVALUATE) == "real"
 
 
-@pytest.mark.parametrize("rule", ["dtp", "backprop"])
+@pytest.mark.parametrize("rule", ["dtp", "backprop", "fw_dtp"])
 def test_bits_give_the_same_weights_and_errors_as_numbers_and_fewer_bytes(tmp_path, monkeypatch, rule):
     one = run(tmp_path, rule)
     exact = run(tmp_path, rule, "parallel.stages=4")
     pipelined = run(tmp_path, rule, "parallel.stages=4", "parallel.in_flight=4")
-    trains_packed = rule == "backprop"
+    trains_packed = rule != "dtp"
     output_packed = STEPS * (bytes_of(BATCH, 31, packed=False) - bytes_of(BATCH, 31, packed=True))
     expected = bytes_of_run(evaluation_packed=True, training_packed=trains_packed)
     expected -= 0 if trains_packed else output_packed  # no inverse of the last layer reads its input

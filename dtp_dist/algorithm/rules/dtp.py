@@ -38,7 +38,7 @@ class DifferenceTargetPropagation(Rule):
 
     def reads_input(self, layer: int, phase: str) -> bool:
         """The inverse loss alone does."""
-        return layer in self.inverses() and phase != "forward"
+        return layer in self.learned_inverses() and phase != "forward"
 
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = -dLoss/dlogits``, Loss the mean cross-entropy of the minibatch."""

@@ -42,7 +42,7 @@ class LocalDifferenceReconstruction(Rule):
 
     def reads_input(self, layer: int, phase: str) -> bool:
         """The inverse loss alone does."""
-        return layer in self.inverses() and phase != "forward"
+        return layer in self.learned_inverses() and phase != "forward"
 
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = beta (onehot - softmax)``, per example."""
@@ -89,15 +89,15 @@ def _by_values(layer: Layer, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor,
 def _by_differences(g: Affine, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
     """Return the same for ``g(y) = W phi(y) + b``, where r and b drop out: four products instead of seven.
 
-    With ``a = phi(f(h+eps)) - phi(y)`` and ``e = phi(y+eta) - phi(y)`` the loss is
-    ``-2 <eps, W a> + ||W e||^2``; each part is homogeneous in W, so the loss is
+    With ``a = phi(y) - phi(f(h+eps))`` and ``e = phi(y+eta) - phi(y)`` the loss is
+    ``2 <eps, W a> + ||W e||^2``; each part is homogeneous in W, so the loss is
     ``<W, gradient> - ||W e||^2`` and ``W a`` is never needed.
     """
     base = g.features(y, call)
-    ahead, around = g.features(moved, call) - base, g.features(y + eta, call) - base
+    behind, around = base - g.features(moved, call), g.features(y + eta, call) - base
     spread = g.product(around)
-    cotangent = torch.cat([-eps, spread]).mul_(2.0 / len(eps))
-    gradients = g.product_gradients(torch.cat([ahead, around]), cotangent)
+    cotangent = torch.cat([eps, spread]).mul_(2.0 / len(eps))
+    gradients = g.product_gradients(torch.cat([behind, around]), cotangent)
     loss = torch.dot(g.weight.detach().flatten(), gradients[0].flatten()) - mean_square(spread)
     return LocalStep(loss, gradients)
 
