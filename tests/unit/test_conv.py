@@ -1,5 +1,7 @@
 """Convolutional layers, their inverses and flatten: against autograd, in any partition, through files."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -217,6 +219,23 @@ def test_export_writes_plain_torch_modules():
     assert "nn.Conv2d" in text
     assert "nn.MaxPool2d" in text
     assert "nn.Flatten" in text
+
+
+@pytest.mark.parametrize("kind", [ConvOptions(channels=4), DenseOptions(units=4, init="uniform")])
+def test_init_scale_is_a_factor_of_the_inverses_initial_weights_alone(kind):
+    def fresh(scale):
+        options = replace(kind, inverse=InverseOptions(init_scale=scale))
+        shape = (2, 5, 5) if isinstance(kind, ConvOptions) else (7,)
+        return [
+            [each.detach() for each in map_.parameters()]
+            for map_ in options.maps(shape, torch.Generator().manual_seed(2), inverse=True)
+        ]
+
+    (forward, inverse), (same, half), (_, none) = fresh(1.0), fresh(0.5), fresh(0.0)
+    assert same_bits(forward, same)
+    assert same_bits([0.5 * each for each in inverse], half)
+    assert not any(each.any() for each in none)
+    assert all(each.any() for each in inverse)
 
 
 def test_work_counts_products_and_parameters():

@@ -31,6 +31,12 @@ class InverseOptions(Options):
         "be the transpose of the forward map's",
         one_of=("output", "input"),
     )
+    init_scale: float = option(
+        1.0,
+        doc="factor of the inverse's initial weights; with small ones targets are weak at first, not wrong "
+        "(dense and conv layers)",
+        at_least=0,
+    )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 

@@ -70,15 +70,18 @@ class ConvOptions(LayerOptions):
             raise RangeError("pool_kernel", f"{text}; write a smaller one, or pool: none")
         return (self.channels, *(pooling.size(side) for side in image))
 
-    def _weighted(self, module: Convolution, input_channels: int, generator: torch.Generator) -> None:
+    def _weighted(
+        self, module: Convolution, input_channels: int, generator: torch.Generator, scale: float = 1.0
+    ) -> None:
         """Fill in the initial weights of a map between ``input_channels`` and ``channels``."""
         receptive = self.kernel**2
         weight = initial_weight(self.channels, input_channels, self.init, generator, receptive)
         with torch.no_grad():
-            module.weight.copy_(weight.view(module.weight.shape))
+            module.weight.copy_(weight.view(module.weight.shape)).mul_(scale)
             if module.bias is not None:
                 fan_in = input_channels * receptive
-                module.bias.copy_(initial_bias(len(module.bias), fan_in, self.init, generator))
+                bias = initial_bias(len(module.bias), fan_in, self.init, generator)
+                module.bias.copy_(bias).mul_(scale)
 
     @property
     def affine_inverse(self) -> bool:
@@ -106,7 +109,7 @@ class ConvOptions(LayerOptions):
             bias=self.bias,
             device="meta",
         ).to_empty(device="cpu")
-        self._weighted(back, below, generator)
+        self._weighted(back, below, generator, self.inverse.init_scale)
         after, before = self.inverse.activations
         return forward, TransposedConvMap(back, pooling, after, image, before)
 

@@ -36,21 +36,13 @@ class DenseOptions(LayerOptions):
             raise RangeError("kind", f"{text}, or a layer {{kind: flatten}} before it")
         return (self.units,)
 
-    def _map(
-        self,
-        fan_out: int,
-        fan_in: int,
-        activation: str,
-        generator: torch.Generator,
-        *,
-        before: str = "linear",
-    ) -> Map:
+    def _linear(self, fan_out: int, fan_in: int, generator: torch.Generator, scale: float = 1.0) -> nn.Linear:
         module = nn.Linear(fan_in, fan_out, bias=self.bias, device="meta").to_empty(device="cpu")
         with torch.no_grad():
-            module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator))
+            module.weight.copy_(initial_weight(fan_out, fan_in, self.init, generator)).mul_(scale)
             if self.bias:
-                module.bias.copy_(initial_bias(fan_out, fan_in, self.init, generator))
-        return DenseMap(module, activation, before)
+                module.bias.copy_(initial_bias(fan_out, fan_in, self.init, generator)).mul_(scale)
+        return module
 
     @property
     def affine_inverse(self) -> bool:
@@ -59,8 +51,8 @@ class DenseOptions(LayerOptions):
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
-        forward = self._map(self.units, input_shape[0], self.activation, generator)
+        forward = DenseMap(self._linear(self.units, input_shape[0], generator), self.activation)
         if not inverse:
             return forward, None
-        after, before = self.inverse.activations
-        return forward, self._map(input_shape[0], self.units, after, generator, before=before)
+        back = self._linear(input_shape[0], self.units, generator, self.inverse.init_scale)
+        return forward, DenseMap(back, *self.inverse.activations)
