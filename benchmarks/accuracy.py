@@ -51,7 +51,6 @@ EXPERIMENTS = {
     "backprop-pipelined": Experiment("backpropagation, 8 stages, D = 8", "mnist_backprop", DEEP),
     "fashion": Experiment("Fashion-MNIST, exact", "fashion_mnist_dtp"),
     "fashion-pipelined": Experiment("Fashion-MNIST, 8 stages, D = 8", "fashion_mnist_dtp", DEEP),
-    "paper": Experiment("Lee et al. 2015's settings, exact, 100 epochs", "mnist_dtp", (), (0,)),
 }
 
 

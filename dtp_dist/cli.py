@@ -102,21 +102,11 @@ def evaluate(
 ) -> None:
     """Print the error of a run's newest weights."""
     _set_debug(debug)
-    from dtp_dist.checkpoint import newest_checkpoint
-    from dtp_dist.network import evaluate as measure
-    from dtp_dist.network import load_network
-    from dtp_dist.run_dir import open_run_dir
-    from dtp_dist.runtime.feed import load_batches
+    from dtp_dist.trainer import evaluate as measure
 
-    config = open_run_dir(run_dir, allow_code=allow_code)
-    folder, manifest = newest_checkpoint(run_dir)
-    batches = load_batches(config)
-    if split not in batches:
-        raise ConfigError(
-            f"--split: {split!r} is not allowed; it must be one of {', '.join(sorted(batches))}"
-        )
-    loss, error = measure(load_network(config, folder), batches[split])
-    out.print(f"{split} error {error:.2f} %, loss {loss:.4f}, step {manifest.step}", highlight=False)
+    means, step = measure(run_dir, split, allow_code=allow_code)
+    text = f"{split} error {means['error']:.2f} %, loss {means['loss']:.4f}, step {step}"
+    out.print(text, highlight=False)
 
 
 @app.command()

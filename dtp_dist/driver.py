@@ -155,7 +155,9 @@ class Driver:
         values: dict[str, float] = {}
         for split in ("valid", "test"):
             if split in self._counts:
-                segment = evaluation(split, self.totals.epoch, self._counts[split])
+                segment = evaluation(
+                    split, self.totals.epoch, self._counts[split], self.config.train.evaluate_passes
+                )
                 result: SegmentResult = runtime.run(segment)
                 self.totals.bytes_sent += result.bytes_sent
                 values[f"{split}_error"] = self.totals.errors[split] = result.means["error"]

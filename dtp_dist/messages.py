@@ -2,12 +2,14 @@
 
 HELLO        no payload; opens a link, sequence 0
 ACTIVATION   h_l(k) [B, ...] and its labels int64 [B], from stage s to s+1
-TARGET       delta_l(k) [B, ...], from stage s+1 to s
+TARGET       delta_l(k) [B, ...], from stage s+1 to s; where diagnostics measure, -dLoss/dh_l(k) beside it
+
+An h_l of two values may be packed: one bit a unit, in the order of its units, lowest bit of a byte first.
 """
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -19,14 +21,17 @@ from dtp_dist.schedule import Phase
 
 __all__ = [
     "DTYPES",
+    "ENCODINGS",
     "HEADER_BYTES",
     "MAX_DIMENSIONS",
     "MAX_PAYLOADS",
     "PAYLOADS",
+    "Bits",
     "LinkIdentity",
     "Message",
     "MessageKind",
     "Payload",
+    "counts",
     "payload_problem",
 ]
 
@@ -34,6 +39,7 @@ HEADER_BYTES = 122
 MAX_DIMENSIONS = 6
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
 _RUN_ID_BYTES = 16
+_BYTE = 8  # bits
 _REMEMBERED = 256  # descriptions of payloads; a link's are nearly all alike
 
 
@@ -45,8 +51,20 @@ class MessageKind(IntEnum):
     TARGET = 2
 
 
-PAYLOADS = {MessageKind.HELLO: 0, MessageKind.ACTIVATION: 2, MessageKind.TARGET: 1}
-MAX_PAYLOADS = max(PAYLOADS.values())
+class Bits(Enum):
+    """What the bits of a packed payload stand for."""
+
+    SIGN = "bits of -1, +1"
+    BINARY = "bits of 0, 1"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+ENCODINGS = (*DTYPES, *Bits)
+PAYLOADS = {MessageKind.HELLO: (0,), MessageKind.ACTIVATION: (2,), MessageKind.TARGET: (1, 2)}
+"""How many payloads a message of each kind may have."""
+MAX_PAYLOADS = max(max(counts) for counts in PAYLOADS.values())
 
 
 @dataclass(frozen=True)
@@ -85,28 +103,39 @@ class LinkIdentity:
 
 
 class Payload(NamedTuple):
-    """Dtype and shape of one payload."""
+    """How one payload is encoded, and the shape of what it stands for."""
 
-    dtype: torch.dtype
+    encoding: torch.dtype | Bits
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        """Its size in bytes; the last byte of bits is filled up."""
+        units = math.prod(self.shape)
+        if isinstance(self.encoding, Bits):
+            return -(-units // _BYTE)
+        return units * self.encoding.itemsize
+
+    @property
+    def stored(self) -> tuple[torch.dtype, tuple[int, ...]]:
+        """Dtype and shape of the tensor that holds it: bytes in a row, if it is packed."""
+        if isinstance(self.encoding, Bits):
+            return torch.uint8, (self.nbytes,)
+        return self.encoding, self.shape
 
     def __str__(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
+        return f"{str(self.encoding).removeprefix('torch.')}{list(self.shape)}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Message:
     """One minibatch's activation or displacement on its way between two stages.
 
-    payloads: `(h [B, ...], labels int64 [B])` of an ACTIVATION, `(delta [B, ...],)` of a TARGET, none of a
-    HELLO. phase: of its segment. sender: stage. layer: the l of h_l or delta_l. minibatch: k.
+    payloads: `(h [B, ...], labels int64 [B])` of an ACTIVATION, `(delta [B, ...],)` of a TARGET, or
+    `(delta, descent)`, both alike; none of a HELLO. phase: of its segment. sender: stage. layer: the l of h_l
+    or delta_l. minibatch: k. packed: what the bytes of the first payload stand for, if they are bits.
 
-    Raises MessageError for payloads of another number, dtype or shape, or without examples.
+    Raises MessageError for payloads of another number, encoding or shape, or without examples.
     """
 
     kind: MessageKind
@@ -115,11 +144,20 @@ class Message:
     layer: int
     minibatch: int
     payloads: tuple[Tensor, ...] = ()
+    packed: Payload | None = None
 
     def __post_init__(self) -> None:
-        problem = payload_problem(self.kind, tuple([Payload(p.dtype, p.shape) for p in self.payloads]))
+        problem = payload_problem(self.kind, self.described)
+        if self.packed is not None and not problem:
+            problem = _packing_problem(self.packed, self.payloads[0])
         if problem:
             raise MessageError(f"{self}: {problem}")
+
+    @cached_property
+    def described(self) -> tuple[Payload, ...]:
+        """What each payload stands for."""
+        found = tuple([Payload(p.dtype, p.shape) for p in self.payloads])
+        return found if self.packed is None else (self.packed, *found[1:])
 
     @classmethod
     def activation(
@@ -153,10 +191,10 @@ class Message:
 @lru_cache(maxsize=_REMEMBERED)
 def payload_problem(kind: MessageKind, payloads: tuple[Payload, ...]) -> str | None:
     """What is wrong with these payloads for a message of this kind, if anything."""
-    if len(payloads) != PAYLOADS[kind]:
-        return f"got {len(payloads)} payloads, expected {PAYLOADS[kind]}"
+    if len(payloads) not in PAYLOADS[kind]:
+        return f"got {len(payloads)} payloads, expected {counts(kind)}"
     for payload in payloads:
-        if payload.dtype not in DTYPES:
+        if payload.encoding not in ENCODINGS:
             return f"got {payload}, expected one of {', '.join(str(dtype) for dtype in DTYPES)}"
         if not 1 <= len(payload.shape) <= MAX_DIMENSIONS or not all(0 < n < 2**32 for n in payload.shape):
             return f"got {payload}, expected 1 to {MAX_DIMENSIONS} dimensions, none empty"
@@ -164,4 +202,20 @@ def payload_problem(kind: MessageKind, payloads: tuple[Payload, ...]) -> str | N
         labels = Payload(torch.int64, payloads[0].shape[:1])
         if payloads[1] != labels:
             return f"got labels {payloads[1]}, expected {labels}"
+    elif any(isinstance(payload.encoding, Bits) for payload in payloads):
+        return "got bits, which only an activation can be"
+    elif len(set(payloads)) > 1:
+        return f"got {payloads[0]} and {payloads[1]}, expected both alike"
     return None
+
+
+def counts(kind: MessageKind) -> str:
+    """How many payloads a message of a kind may have, in words."""
+    return " or ".join(map(str, PAYLOADS[kind]))
+
+
+def _packing_problem(packed: Payload, tensor: Tensor) -> str | None:
+    held = Payload(tensor.dtype, tensor.shape)
+    if held == Payload(*packed.stored):
+        return None
+    return f"got {held} for {packed}, expected {Payload(*packed.stored)}"

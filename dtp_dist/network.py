@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.checkpoint import read_layers
 from dtp_dist.config import Config, shapes_of
-from dtp_dist.data import Batches
 from dtp_dist.errors import CheckpointError
 
 
@@ -52,26 +51,13 @@ def _forward_state(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, 
     }
 
 
-def evaluate(network: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Return (mean cross-entropy, error in percent) of a network over all minibatches of a split."""
-    total = wrong = loss = 0.0
-    with torch.no_grad():
-        for index in range(batches.count):
-            x, labels = batches.minibatch(0, index)
-            logits = network(x)
-            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-            wrong += (logits.argmax(dim=-1) != labels).sum().item()
-            total += len(labels)
-    return loss / total, 100.0 * wrong / total
-
-
 def state_dict_of(network: nn.Sequential) -> Mapping[str, Tensor]:
     """Return the network's state dict, each tensor contiguous and on the CPU."""
     return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def describe(modules: Sequence[nn.Module]) -> str:
-    """Return the Python expression that makes the network's modules, where they are plain torch ones."""
+    """Return the Python expression that makes the modules, where ``extra_repr`` tells all their arguments."""
     return f"nn.Sequential({', '.join(_expression(module) for module in modules)})"
 
 
@@ -79,4 +65,5 @@ def _expression(module: nn.Module) -> str:
     if isinstance(module, nn.Linear):
         bias = "" if module.bias is not None else ", bias=False"
         return f"nn.Linear({module.in_features}, {module.out_features}{bias})"
-    return f"nn.{type(module).__name__}({module.extra_repr()})"
+    path = type(module).__module__
+    return f"{'nn' if path.startswith('torch.nn.') else path}.{type(module).__name__}({module.extra_repr()})"

@@ -59,11 +59,11 @@ def _segments(
     if config.rule.alternate == "minibatch":
         yield Segment(Phase.BOTH, "train", epoch, start, end - start, offset)
         return
-    if offset == 0 and config.rule.has_inverses:
+    if offset == 0 and config.rule.build(len(config.model.options)).learned_inverses():
         yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0)
     yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
 
 
-def evaluation(split: str, epoch: int, count: int) -> Segment:
-    """Return the segment that evaluates a split of ``count`` minibatches."""
-    return Segment(Phase.EVALUATE, split, epoch, 0, count, 0)
+def evaluation(split: str, epoch: int, count: int, passes: int = 1) -> Segment:
+    """Return the segment that evaluates a split of ``count`` minibatches, each ``passes`` times."""
+    return Segment(Phase.EVALUATE, split, epoch, 0, count * passes, 0, passes)

@@ -19,10 +19,11 @@ from dtp_dist.driver import Driver
 from dtp_dist.errors import ConfigError
 from dtp_dist.monitor import MetricsLog, Monitor, Monitors
 from dtp_dist.network import load_network
-from dtp_dist.plan import total_steps
+from dtp_dist.plan import evaluation, total_steps
 from dtp_dist.run_dir import CONFIG, METRICS, make_run_dir, open_run_dir, write_result, write_text
 from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.layout import resolve
+from dtp_dist.runtime.start import start_runtime
 
 Modules = Mapping[int, tuple[nn.Module, nn.Module | None]]
 MakeMonitor = Callable[[int, int], Monitor]
@@ -88,6 +89,31 @@ def resume(
     write_text(run_dir / CONFIG, to_yaml(config))
     details = {"overrides": list(overrides), "checkpoint": start[0].name, "notes": notes}
     return _drive(config, run_dir, batches, watch, start, details)
+
+
+def evaluate(run_dir: Path, split: str, *, allow_code: bool = False) -> tuple[dict[str, float], int]:
+    """Return ``loss`` (mean cross-entropy) and ``error`` (percent) of a run's newest weights, and their step.
+
+    They are computed as the run itself does, in this process.
+
+    Raises:
+        ConfigError: there is no such split.
+        DtpDistError: as ``resume``.
+    """
+    config = resolve(open_run_dir(run_dir, ["parallel.runtime=inprocess"], allow_code=allow_code))
+    folder, manifest = newest_checkpoint(run_dir)
+    batches = load_batches(config)
+    if split not in batches:
+        raise ConfigError(
+            f"--split: {split!r} is not allowed; it must be one of {', '.join(sorted(batches))}"
+        )
+    runtime = start_runtime(config, batches, lambda report: None)
+    try:
+        runtime.load(folder)
+        segment = evaluation(split, manifest.epoch, batches[split].count, config.train.evaluate_passes)
+        return runtime.run(segment).means, manifest.step
+    finally:
+        runtime.close()
 
 
 def _drive(

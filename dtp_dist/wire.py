@@ -4,7 +4,10 @@ The header is little-endian, without padding:
 
     magic 4s | version u16 | kind u8 | kind of the link u8 | phase u8 | run id 16s | generation u32 |
     sequence u64 | sender stage u32 | layer u32 | minibatch u64 | number of payloads u8 |
-    2 x (dtype u8 | number of dimensions u8 | shape 6 x u32 | payload bytes u64)
+    2 x (encoding u8 | number of dimensions u8 | shape 6 x u32 | payload bytes u64)
+
+The encoding is the code of a dtype, or of bits: then the shape is that of the units, and the bytes are theirs
+divided by 8, rounded up.
 
 Nothing is unpickled, and every field is checked before a byte of payload is allocated.
 """
@@ -19,15 +22,17 @@ from torch import Tensor
 
 from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import (
-    DTYPES,
+    ENCODINGS,
     HEADER_BYTES,
     MAX_DIMENSIONS,
     MAX_PAYLOADS,
     PAYLOADS,
+    Bits,
     LinkIdentity,
     Message,
     MessageKind,
     Payload,
+    counts,
     payload_problem,
 )
 from dtp_dist.schedule import Phase
@@ -45,8 +50,8 @@ assert _FIXED.size + MAX_PAYLOADS * _SLOT.size == HEADER_BYTES
 
 _PHASES = (Phase("both"), Phase("inverse"), Phase("forward"), Phase("evaluate"))
 _PHASE_CODES = {phase: code for code, phase in enumerate(_PHASES)}
-_DTYPES = dict(enumerate(DTYPES, 1))
-_DTYPE_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_ENCODINGS = dict(enumerate(ENCODINGS, 1))
+_ENCODING_CODES = {encoding: code for code, encoding in _ENCODINGS.items()}
 
 
 class _Fixed(NamedTuple):
@@ -104,7 +109,7 @@ def encode(
         message.minibatch,
         len(payloads),
     )
-    slots = _pack_slots(tuple([(payload.dtype, payload.shape) for payload in payloads]))
+    slots = _pack_slots(message.described)
     return [fixed + slots, *[_bytes_of(payload) for payload in payloads if not header_only]]
 
 
@@ -163,12 +168,13 @@ def read_header(
     fields = _FIXED.unpack_from(frame)
     magic, version, kind, link, phase, run_id, generation, sequence, sender, layer, minibatch, count = fields
     due = MessageKind.HELLO if expected_sequence == 0 else identity.kind
-    got = (magic, version, kind, link, run_id, generation, sequence, sender, layer, count)
+    got = (magic, version, kind, link, run_id, generation, sequence, sender, layer)
     known = (MAGIC, VERSION, due, identity.kind, identity.run_id, identity.generation, expected_sequence)
     try:
-        if got != (*known, identity.sender, identity.layer, PAYLOADS[due]) or phase >= len(_PHASES):
+        counted = count in PAYLOADS[due]
+        if got != (*known, identity.sender, identity.layer) or phase >= len(_PHASES) or not counted:
             _check_fixed(_Fixed(*fields), identity, due, expected_sequence)
-        payloads, sizes = _read_slots(due, bytes(frame[_FIXED.size :]), sizes)
+        payloads, sizes = _read_slots(due, count, bytes(frame[_FIXED.size :]), sizes)
     except (MessageError, LinkError) as error:
         place = f"{_Fixed(*fields)}: " if magic == MAGIC else ""  # other bytes tell no place
         raise type(error)(f"{identity}: {place}{error}") from None
@@ -183,20 +189,21 @@ def to_message(
     Without frames they are on the `meta` device.
     """
     if frames is None:
-        tensors = tuple([torch.empty(shape, dtype=dtype, device="meta") for dtype, shape in header.payloads])
+        tensors = tuple([_empty(payload, "meta") for payload in header.payloads])
     else:
         tensors = tuple([_to_tensor(*each) for each in zip(header.payloads, frames, strict=True)])
     kind = MessageKind.HELLO if sequence == 0 else identity.kind
-    return Message(kind, header.phase, identity.sender, identity.layer, header.minibatch, tensors)
+    packed = next((each for each in header.payloads if isinstance(each.encoding, Bits)), None)
+    return Message(kind, header.phase, identity.sender, identity.layer, header.minibatch, tensors, packed)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _pack_slots(payloads: tuple[tuple[torch.dtype, torch.Size], ...]) -> bytes:
+def _pack_slots(payloads: tuple[Payload, ...]) -> bytes:
     packed = b""
-    for dtype, size in payloads:
+    for payload in payloads:
+        code, size = _ENCODING_CODES[payload.encoding], payload.shape
         shape = [*size, *[0] * (MAX_DIMENSIONS - len(size))]
-        nbytes = Payload(dtype, tuple(size)).nbytes
-        packed += _SLOT.pack(_DTYPE_CODES[dtype], len(size), *shape, nbytes)
+        packed += _SLOT.pack(code, len(size), *shape, payload.nbytes)
     return packed.ljust(MAX_PAYLOADS * _SLOT.size, b"\0")
 
 
@@ -208,8 +215,13 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(array).cast("B")
 
 
+def _empty(payload: Payload, device: str) -> Tensor:
+    dtype, shape = payload.stored
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
 def _to_tensor(payload: Payload, frame: Buffer) -> Tensor:
-    tensor = torch.empty(payload.shape, dtype=payload.dtype)
+    tensor = _empty(payload, "cpu")
     _bytes_of(tensor)[:] = memoryview(frame).cast("B")
     return tensor
 
@@ -223,12 +235,13 @@ def _check_fixed(header: _Fixed, identity: LinkIdentity, kind: MessageKind, sequ
         ("kind", header.kind, kind),
         ("sender stage", header.sender, identity.sender),
         ("layer", header.layer, identity.layer),
-        ("number of payloads", header.payloads, PAYLOADS[kind]),
         ("phase code", header.phase, min(header.phase, len(_PHASES) - 1)),
         ("sequence", header.sequence, max(header.sequence, sequence)),
     ):
         if got != expected:
             raise MessageError(f"got {name} {got}, expected {expected}")
+    if header.payloads not in PAYLOADS[kind]:
+        raise MessageError(f"got number of payloads {header.payloads}, expected {counts(kind)}")
     if header.sequence > sequence:
         lost = f"{header.sequence - sequence} message(s) before it were lost"
         raise LinkError(f"got sequence {header.sequence}, expected {sequence}: {lost}")
@@ -236,13 +249,12 @@ def _check_fixed(header: _Fixed, identity: LinkIdentity, kind: MessageKind, sequ
 
 @lru_cache(maxsize=_REMEMBERED)
 def _read_slots(
-    kind: MessageKind, described: bytes, sizes: tuple[int, ...] | None
+    kind: MessageKind, count: int, described: bytes, sizes: tuple[int, ...] | None
 ) -> tuple[tuple[Payload, ...], tuple[int, ...]]:
-    """What a header says of each payload, checked against the kind, and their sizes in bytes.
+    """What a header says of each of `count` payloads, checked against the kind, and their sizes in bytes.
 
     A link's messages are nearly all described alike, so the answer is remembered.
     """
-    count = PAYLOADS[kind]
     if sizes is not None and len(sizes) != count:
         raise MessageError(f"got {len(sizes)} payload frames, expected {count}")
     slots = [_SLOT.unpack_from(described, i * _SLOT.size) for i in range(MAX_PAYLOADS)]
@@ -261,9 +273,9 @@ def _read_slots(
 def _read_slot(slot: tuple[int, ...], size: int) -> Payload:
     """One payload of `size` bytes, as its header slot describes it."""
     code, ndim, *shape, nbytes = slot
-    if code not in _DTYPES or ndim > MAX_DIMENSIONS or any(shape[ndim:]):
+    if code not in _ENCODINGS or ndim > MAX_DIMENSIONS or any(shape[ndim:]):
         raise MessageError(f"got a payload of dtype code {code}, {ndim} dimensions, shape {shape}")
-    payload = Payload(_DTYPES[code], tuple(shape[:ndim]))
+    payload = Payload(_ENCODINGS[code], tuple(shape[:ndim]))
     if not payload.nbytes == nbytes == size:
         expected = f"expected {payload.nbytes} for {payload}"
         raise MessageError(f"got {size} bytes and {nbytes} in the header, {expected}")

@@ -15,10 +15,13 @@ from typing import Any
 
 import psutil
 import yaml
+from torch import nn
 
 from dtp_dist import load_config
 from dtp_dist.config import Config
+from dtp_dist.runtime.feed import load_batches
 
+MAX_POOL = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
 SMALL: dict[str, Any] = {
     "name": "small",
     "model": {
@@ -44,6 +47,19 @@ LOCAL = ("parallel.runtime=local", "parallel.stages=2")
 ENDLESS = ("train.epochs=100000", "train.checkpoint_every=50", "train.evaluate_every=0")
 PATIENCE = 120.0
 """Seconds for what must happen but may be slow on a busy machine."""
+
+EVERY_KIND: dict[str, Any] = {
+    "input": [1, 8, 8],
+    "defaults": {"inverse": {"iterations": 2, "sigma": 0.2}},
+    "layers": [
+        {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "pool": "average"},
+        {"kind": "conv", "channels": 5, "kernel": 3, "padding": 1, **MAX_POOL},
+        {"kind": "flatten"},
+        {"kind": "dense", "units": 20, "sees": "sign", "norm": "batch", "inverse": {"sees": "sign"}},
+        {"kind": "dense", "units": 16, "sees": "sample", "activation": "sigmoid"},
+        {"kind": "dense", "units": 10, "activation": "linear"},
+    ],
+}
 
 
 def small(**sections: Any) -> dict[str, Any]:
@@ -191,3 +207,11 @@ class LiveRun:
 def _heed_ctrl_c() -> None:
     """Undo what a shell does to a background job, so that the run can be interrupted."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def error_of(network: nn.Module, config: Config) -> float:
+    """Return a plain torch network's error on the test split, percent."""
+    batches = load_batches(config)["test"]
+    found = [batches.minibatch(0, index) for index in range(batches.count)]
+    wrong = sum((network(x).argmax(1) != labels).sum().item() for x, labels in found)
+    return 100 * wrong / sum(len(labels) for _, labels in found)

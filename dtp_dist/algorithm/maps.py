@@ -17,10 +17,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.algorithm.transmission import REAL
 
 
 class Mode(Enum):
@@ -76,10 +75,12 @@ class Pullback(ABC):
 class Map(ABC):
     """A map with parameters in ``module``.
 
-    ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again.
+    ``closed_form`` says whether ``linearize`` can use a stored output instead of computing it again; ``sees``
+    what the map reads of its input (``transmission.py``).
     """
 
     closed_form: bool = False
+    sees: str = REAL
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -127,82 +128,6 @@ class Affine(Protocol):
 
     def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
         """Return the gradients of ``<cotangent, W features>``, one per parameter: the bias's is zero."""
-
-
-class DensePullback(Pullback):
-    """``y = a(u W^T + b)``, ``u = phi(x)``: ``c' = c * a'(y)``; ``dW = c'^T u``, ``db = sum c'``.
-
-    ``du = c' W``, ``dx = du * phi'(u)``.
-    """
-
-    def __init__(self, dense: DenseMap, features: Tensor, output: Tensor) -> None:
-        self._dense, self._features, self.output = dense, features, output
-
-    def parameters(self, cotangent: Tensor) -> list[Tensor]:
-        inner = self._dense.activation.pull(cotangent, self.output)
-        weight = self._dense.weight
-        gradients = [inner.t() @ self._features]
-        if self._dense.bias is not None:
-            gradients.append(inner.sum(0))
-        if inner.dtype != weight.dtype:
-            gradients = [gradient.to(weight.dtype) for gradient in gradients]
-        return gradients
-
-    def input(self, cotangent: Tensor) -> Tensor:
-        inner = self._dense.activation.pull(cotangent, self.output)
-        product = inner @ self._dense.weight.detach().to(inner.dtype)
-        return self._dense.before.pull(product, self._features)
-
-
-class DenseMap(Map):
-    """A dense map in closed form: autograd's bookkeeping costs as much as its small products.
-
-    ``activation`` is applied to the product; ``before`` to the input, where the map begins with one.
-    """
-
-    closed_form = True
-
-    def __init__(self, module: nn.Linear, activation: str, before: str = "linear") -> None:
-        super().__init__(module)
-        self.weight, self.bias = module.weight, module.bias
-        self.activation, self.before = ACTIVATIONS[activation], ACTIVATIONS[before]
-
-    def __call__(self, x: Tensor, call: Call) -> Tensor:
-        return self._from_features(self.features(x, call))
-
-    def _from_features(self, features: Tensor) -> Tensor:
-        weight: Tensor = self.weight.detach()
-        bias: Tensor | None = None if self.bias is None else self.bias.detach()
-        if features.dtype != weight.dtype:
-            weight = weight.to(features.dtype)
-            bias = None if bias is None else bias.to(features.dtype)
-        return self.activation.apply(linear(features, weight, bias))
-
-    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
-        features = self.features(x, call)
-        return DensePullback(self, features, self._from_features(features) if output is None else output)
-
-    def affine(self) -> DenseMap | None:
-        return self if self.activation is ACTIVATIONS["linear"] else None
-
-    def features(self, x: Tensor, call: Call) -> Tensor:
-        """Return the input behind the activation that comes before the product."""
-        del call
-        return self.before.apply(x)
-
-    def product(self, features: Tensor) -> Tensor:
-        """Return ``features W^T``."""
-        return features @ self.weight.detach().to(features.dtype).t()
-
-    def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
-        """Return the weight's gradient ``cotangent^T features`` and, for a bias, zero."""
-        gradients = [(cotangent.t() @ features).to(self.weight.dtype)]
-        return gradients if self.bias is None else [*gradients, torch.zeros_like(self.bias.detach())]
-
-    def torch_modules(self) -> list[nn.Module]:
-        outer = [each.module() for each in (self.activation,) if each.module is not None]
-        inner = [each.module() for each in (self.before,) if each.module is not None]
-        return [*inner, self.module, *outer]
 
 
 class AutogradPullback(Pullback):

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
+from dtp_dist.algorithm.output import OutputMeasure
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules.base import Rule
 from dtp_dist.errors import NonFiniteError
@@ -51,11 +52,17 @@ class Stage:
         self.meter = Meter()
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
+        self._output = OutputMeasure()
         self._flights: dict[int, _Flight] = {}
-        self._learning = [layer for layer in layers if layer.inverse and layer.inverse.map.parameters()]
+        learned = rule.learned_inverses()
+        self._learning = [
+            layer
+            for layer in layers
+            if layer.index in learned and layer.inverse and layer.inverse.map.parameters()
+        ]
         self._forward_learners = LearnerGroup([layer.forward for layer in layers])
         self._inverse_learners = LearnerGroup(
-            [layer.inverse for layer in layers if layer.inverse is not None]
+            [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
         self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
@@ -74,10 +81,14 @@ class Stage:
         """Minibatches between their F and their U in this stage."""
         return len(self._flights)
 
-    def begin(self, phase: str, epoch: int) -> None:
-        """Start a segment: its phase and 0-based epoch; the pipeline must be empty."""
+    def begin(self, phase: str, epoch: int, passes: int = 1) -> None:
+        """Start a segment: its phase and 0-based epoch; the pipeline must be empty.
+
+        ``passes``: how often each minibatch comes in a row, to be judged by the mean output.
+        """
         assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
         self._phase, self._epoch = phase, epoch
+        self._output = OutputMeasure(passes)
 
     def abandon(self) -> None:
         """Forget every minibatch in flight (before a checkpoint is loaded)."""
@@ -102,7 +113,7 @@ class Stage:
         return h
 
     def inverse(self, minibatch: int) -> None:
-        """I: K updates of every inverse in the stage."""
+        """I: K updates of every inverse in the stage that learns."""
         flight = self._flights[minibatch]
         losses: dict[int, Tensor] = {}
         for iteration in range(max((layer.iterations for layer in self._learning), default=0)):
@@ -149,6 +160,29 @@ class Stage:
         flight.displacements = displacements[::-1]
         return None if self.first else delta
 
+    def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
+        """Measure a minibatch between its T and its U against backpropagation; changes nothing.
+
+        Takes ``-dLoss/dh`` of the stage's last layer (None in the last stage, which makes its own) and
+        returns that of the layer below the stage, None in the first stage. ``knows_input``: whether the
+        stage got its input as numbers, not as the bits that its first layer sees.
+        """
+        flight = self._flights[minibatch]
+        if descent is None:
+            descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels)
+        for position in reversed(range(len(self.layers))):
+            layer = self.layers[position]
+            h_in, h_out = flight.activations[position : position + 2]
+            delta = flight.displacements[position]
+            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+            self.now = (layer.index, "alignment")
+            at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
+            for name, value in alignment(self.rule, at):
+                self.meter.add(f"layer/{layer.index}/{name}", value.item())
+            if layer.index > 1:
+                descent = at.below()
+        return None if self.first else descent
+
     def update(self, minibatch: int) -> None:
         """U: one step of every forward map in the stage; the minibatch is done here."""
         flight = self._flights.pop(minibatch)
@@ -175,13 +209,10 @@ class Stage:
         return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode, context=context)
 
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = cross_entropy(wide, labels)
-        wrong = (logits.argmax(dim=-1) != labels).sum().to(loss.dtype)
-        values = torch.stack([loss, wrong]).tolist()
-        self._require_finite(minibatch, self.layers[-1].index, "output loss", values[0])
-        self.meter.add("loss", values[0], len(labels))
-        self.meter.add("error", 100.0 * values[1] / len(labels), len(labels))
+        measured = self._output(logits, labels)
+        if measured is not None:
+            self._require_finite(minibatch, self.layers[-1].index, "output loss", measured[0])
+            self.meter.add_all({"loss": measured[0], "error": measured[1]}, len(labels))
 
     def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
         found = _floats(losses)

@@ -19,12 +19,19 @@ FREE = (
     "train.max_steps",
     "train.keep_checkpoints",
     "train.evaluate_every",
+    "train.evaluate_passes",
     "train.checkpoint_every",
 )
 """What may change when a run goes on: where it runs, how long and what it tells."""
 
 PIPELINED = ("parallel.stages", "parallel.partition", "parallel.in_flight", "train.checkpoint_every")
 """What changes the bits of a run with more than one minibatch in flight."""
+
+BOUNDARIES = ("parallel.stages", "parallel.partition")
+"""What changes the bits of a run whose messages are rounded."""
+
+NUMERIC = ("parallel.threads", "parallel.device", "parallel.message_dtype")
+"""What changes the bits of any run."""
 
 
 def compare(old: Config, new: Config) -> list[str]:
@@ -45,7 +52,9 @@ def compare(old: Config, new: Config) -> list[str]:
         for key in changed
         if deep and key in PIPELINED
     ]
-    notes += [f"{key} changed" for key in changed if key in ("parallel.threads", "parallel.device")]
+    if not deep and "bfloat16" in (old.parallel.message_dtype, new.parallel.message_dtype):
+        notes += [f"{key} changed with bfloat16 messages" for key in changed if key in BOUNDARIES]
+    notes += [f"{key} changed" for key in changed if key in NUMERIC]
     return notes
 
 

@@ -59,6 +59,9 @@ class TrainConfig(Options):
     )
     keep_checkpoints: int = option(2, doc="how many of the newest checkpoints are kept", at_least=1)
     evaluate_every: int = option(1, doc="epochs between two evaluations; 0 for the end alone", at_least=0)
+    evaluate_passes: int = option(
+        1, doc="sampled passes whose output probabilities an evaluation averages", at_least=1
+    )
     dtype: str = option(
         "float32",
         doc="type of the arithmetic; weights and optimizers stay float32",
@@ -113,6 +116,12 @@ class ParallelConfig(Options):
         "ipc), and tcp, which is encrypted, where they do not",
         one_of=("auto", "shm", "ipc", "tcp"),
     )
+    message_dtype: str = option(
+        "float32",
+        doc="type in which activations and targets travel: bfloat16 halves them, and rounds them; labels and "
+        "packed bits stay as they are",
+        one_of=("float32", "bfloat16"),
+    )
     failure_timeout: float = option(
         10.0, doc="seconds within which a lost stage or message is noticed", above=0
     )
@@ -133,6 +142,12 @@ class MonitorConfig(Options):
 
     every: int = option(100, doc="minibatches between two lines of metrics", at_least=1)
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    alignment_every: int = option(
+        0,
+        doc="minibatches between two whose updates and inverses are measured against backpropagation's "
+        "(docs/diagnostics.md); 0 for none",
+        at_least=0,
+    )
     trace_minibatches: int = option(
         50, doc="minibatches of the end of training that trace.json shows; 0 for none", at_least=0
     )

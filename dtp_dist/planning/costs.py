@@ -22,12 +22,13 @@ def layer_work(
 ) -> list[float]:
     """Return the work of each layer per minibatch, in floating-point operations.
 
-    F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g); T is
-    two of g, or one of f where the target goes through the forward map. Elementwise work, overhead and
-    optimizer steps are added. A layer without parameters only passes numbers on, which counts as nothing.
+    F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
+    the inverse learns; T is two of g, or one of f where the target goes through the forward map. Elementwise
+    work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
+    counts as nothing.
     """
     costs = []
-    inverses = rule.inverses()
+    inverses, learned = rule.inverses(), rule.learned_inverses()
     for index, options in enumerate(layers, 1):
         f, g = (
             batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
@@ -39,7 +40,7 @@ def layer_work(
             continue
         work, steps = 2 * f, 1
         if index in inverses:
-            iterations = options.inverse.iterations
+            iterations = options.inverse.iterations if index in learned else 0
             work += iterations * rule.inverse_work(f, g, affine=options.affine_inverse) + 2 * g
             steps += iterations
         elif index > 1:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.stage import Stage
-from dtp_dist.messages import Message, MessageKind
+from dtp_dist.messages import Message, MessageKind, Payload
+from dtp_dist.runtime.compact import Compact
 from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Segment
 from dtp_dist.runtime.timeline import Timeline
@@ -49,8 +50,10 @@ class Executor:
 
     Args:
         source: minibatch number -> (x, labels); the first stage's alone.
+        compact: the form in which its tensors travel.
         done: called with a minibatch's number after its last action in this stage.
         before: called before every action (faults are injected here).
+        align_every: minibatches between two that are measured against backpropagation, 0 for none.
     """
 
     def __init__(
@@ -63,14 +66,17 @@ class Executor:
         timeline: Timeline,
         *,
         source: Source | None,
+        compact: Compact,
         done: Callable[[int], None],
         before: BeforeAction | None = None,
         device: torch.device | None = None,
+        align_every: int = 0,
     ) -> None:
         self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
         self._source, self._done, self._before = source, done, before
         self._index, self._device = index, device or torch.device("cpu")
         self._on_host = self._device.type == "cpu"
+        self._align_every, self._compact = align_every, compact
         self._actions = stage_actions(
             index, layout.stages, segment.minibatches, layout.in_flight, segment.phase
         )
@@ -82,7 +88,7 @@ class Executor:
             Kind.TARGET: self._target,
             Kind.UPDATE: self._update,
         }
-        stage.begin(segment.phase, segment.epoch)
+        stage.begin(segment.phase, segment.epoch, segment.passes)
 
     @property
     def finished(self) -> bool:
@@ -116,12 +122,22 @@ class Executor:
         with self._timeline.wait(name, minibatch):
             message = link.receive(minibatch, self._segment.phase)
         payloads = message.payloads
-        return [*payloads] if self._on_host else [payload.to(self._device) for payload in payloads]
+        if not self._on_host:
+            payloads = tuple(payload.to(self._device) for payload in payloads)
+        return self._compact.expand(message, payloads)
 
-    def _send(self, link: Sender, kind: MessageKind, layer: int, minibatch: int, *payloads: Tensor) -> None:
+    def _send(
+        self,
+        link: Sender,
+        kind: MessageKind,
+        layer: int,
+        minibatch: int,
+        payloads: tuple[Tensor, ...],
+        packed: Payload | None = None,
+    ) -> None:
         if link.crosses_processes and link.carrier is None and not self._on_host:
             payloads = tuple(payload.cpu() for payload in payloads)
-        message = Message(kind, self._segment.phase, self._index, layer, minibatch, payloads)
+        message = Message(kind, self._segment.phase, self._index, layer, minibatch, payloads, packed)
         with self._timeline.wait(f"send {kind.name.lower()}", minibatch):
             link.send(message)
 
@@ -136,22 +152,31 @@ class Executor:
             h = self._stage.forward(minibatch, h, labels)
         if self._links.activation_out is not None:
             top = self._stage.layers[-1].index
-            self._send(self._links.activation_out, MessageKind.ACTIVATION, top, minibatch, h, labels)
+            sent, packed = self._compact.activation(h, minibatch)
+            self._send(
+                self._links.activation_out, MessageKind.ACTIVATION, top, minibatch, (sent, labels), packed
+            )
 
     def _inverse(self, minibatch: int) -> None:
         with self._timeline.computing("inverse", minibatch):
             self._stage.inverse(minibatch)
 
     def _target(self, minibatch: int) -> None:
-        delta = None
+        measured = self._align_every and minibatch % self._align_every == 0
+        delta, descent = None, None
         if self._links.target_in is not None:
-            [delta] = self._receive(self._links.target_in, "wait for target", minibatch)
+            received = self._receive(self._links.target_in, "wait for target", minibatch)
+            delta, descent = received if measured else (*received, None)
         with self._timeline.computing("target", minibatch):
-            below = self._stage.target(minibatch, delta)
+            below = [self._stage.target(minibatch, delta)]
+        if measured:
+            with self._timeline.computing("alignment", minibatch):
+                known = self._compact.knows_input
+                below.append(self._stage.align(minibatch, descent, knows_input=known))
         if self._links.target_out is not None:
-            assert below is not None
             under = self._stage.layers[0].index - 1
-            self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, below)
+            payloads = tuple(self._compact.numbers(each) for each in below if each is not None)
+            self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, payloads)
 
     def _update(self, minibatch: int) -> None:
         with self._timeline.computing("update", minibatch):

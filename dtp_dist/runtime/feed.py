@@ -14,7 +14,8 @@ def load_batches(config: Config) -> dict[str, Batches]:
 
     Raises:
         DataError: the data set is missing or damaged.
-        ConfigError: images do not fit ``model.input``, or classes the last layer.
+        ConfigError: images do not fit ``model.input``, or classes the last layer; or a minibatch of one
+            example reaches a layer that needs several.
     """
     data = config.data
     splits = load(
@@ -48,4 +49,18 @@ def load_batches(config: Config) -> dict[str, Batches]:
     }
     if splits.valid is not None:
         found["valid"] = Batches(splits.valid, shape, data.eval_batch_size, shuffle=False)
+    _check_several_examples(config, found["train"])
     return found
+
+
+def _check_several_examples(config: Config, train: Batches) -> None:
+    """Check that no minibatch holds a single example where a layer takes statistics over the minibatch."""
+    needing = [index for index, each in enumerate(config.model.options, 1) if each.needs_several_examples]
+    if not needing:
+        return
+    text = f"one example, over which layer {needing[0]} can't normalize (norm: batch)"
+    if train.batch_size == 1:
+        raise ConfigError(f"data.batch_size: 1 makes minibatches of {text}; write at least 2")
+    if len(train.examples) - (train.count - 1) * train.batch_size == 1:
+        text = f"leaves an epoch's last minibatch with {text}; write data.drop_last=true"
+        raise ConfigError(f"data.batch_size: {train.batch_size} {text}")

@@ -15,6 +15,7 @@ class Segment:
         epoch: 0-based.
         first: number of the first minibatch, counted from the run's start (from 0 in an evaluation).
         offset: place of the first minibatch within its epoch.
+        passes: how often each minibatch of the data comes, under a number of its own (in an evaluation).
     """
 
     phase: Phase
@@ -23,6 +24,7 @@ class Segment:
     first: int
     count: int
     offset: int
+    passes: int = 1
 
     @property
     def minibatches(self) -> range:
@@ -36,7 +38,7 @@ class Segment:
 
     def index(self, minibatch: int) -> int:
         """Return a minibatch's place within its epoch."""
-        return self.offset + minibatch - self.first
+        return self.offset + (minibatch - self.first) // self.passes
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,8 @@ def largest_message(config: Config) -> int:
     """Return the bytes of the largest message that any link of the run may carry."""
     examples = max(config.data.batch_size, config.data.eval_batch_size)
     widest = max(_numel(shape) for shape in shapes_of(config))
-    return HEADER_BYTES + examples * (widest * DTYPES[config.train.dtype].itemsize + LABEL_BYTES)
+    tensors = 2 if config.monitor.alignment_every else 1  # a measured displacement has company
+    return HEADER_BYTES + examples * (tensors * widest * DTYPES[config.train.dtype].itemsize + LABEL_BYTES)
 
 
 def _numel(shape: Shape) -> int:

@@ -14,6 +14,7 @@ from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches
 from dtp_dist.errors import NonFiniteError
+from dtp_dist.runtime.compact import Compact
 from dtp_dist.runtime.executor import Executor, Links, Source
 from dtp_dist.runtime.faults import Inject
 from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
@@ -90,9 +91,11 @@ class StageWorker:
             self.links,
             self.timeline,
             source=self._source(segment),
+            compact=Compact(self.config, self.stage.rule, self.layout.layers(self.index), segment.phase),
             done=self._done,
             before=self._inject if self._faults is not None else None,
             device=self.device,
+            align_every=self.config.monitor.alignment_every,
         )
         return self._executor
 

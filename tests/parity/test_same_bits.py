@@ -187,6 +187,28 @@ def test_two_threads_a_stage_give_the_same_bits_in_processes(run):
     assert_same(reference, run(*stages(2, in_flight=2, runtime="local"), *settings, model=wide))
 
 
+DISCRETE: dict[str, Any] = {
+    "input": [64],
+    "layers": [
+        {"kind": "dense", "units": 33, "activation": "sigmoid"},
+        {"kind": "dense", "units": 31, "sees": "sample"},
+        {"kind": "dense", "units": 10, "activation": "linear", "sees": "sign"},
+    ],
+}
+
+
+def test_processes_that_send_bits_bfloat16_and_measurements_equal_the_reference(run):
+    settings = (
+        "rule={name: backprop}",
+        "parallel.message_dtype=bfloat16",
+        "monitor.alignment_every=4",
+    )
+    reference = run(*stages(3, in_flight=3), *settings, model=DISCRETE)
+    local = run(*stages(3, in_flight=3, runtime="local"), *settings, model=DISCRETE)
+    assert_same(reference, local)
+    assert reference["messages_bytes"] == local["messages_bytes"]
+
+
 def test_the_seed_is_all_that_changes_a_run(run):
     assert_same(run(*stages(1)), run(*stages(1), "name=again"))
     assert run(*stages(1))["weights_sha256"] != run(*stages(1), "seed=1")["weights_sha256"]

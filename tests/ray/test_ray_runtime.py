@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runs import LiveRun, read_metrics, read_result, run_cli, the_line, write_config
+from runs import EVERY_KIND, LiveRun, read_metrics, read_result, run_cli, small, the_line, write_config
 
 pytestmark = pytest.mark.slow
 RUN = ("train.epochs=3", "train.checkpoint_every=20", "parallel.stages=2", "parallel.in_flight=2")
@@ -28,7 +28,9 @@ def temporary() -> Iterator[Path]:
 
 
 def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_path, temporary):
-    reference = run_cli("train", write_config(tmp_path), f"run_dir={tmp_path / 'whole'}", *RUN, cwd=tmp_path)
+    """On a network with every kind of layer, under the local difference reconstruction loss."""
+    config = write_config(tmp_path, small(model=EVERY_KIND, rule={"name": "ldrl"}))
+    reference = run_cli("train", config, f"run_dir={tmp_path / 'whole'}", *RUN, cwd=tmp_path)
     assert reference.returncode == 0, reference.stderr
     run = LiveRun(tmp_path, temporary, *RAY, *RUN, env={"DTP_DIST_FAULT": FAULTS})
     try:

@@ -72,10 +72,13 @@ def dense(
     inverse: str = "tanh",
     iterations: int = 1,
     sigma: Any = 0.3,
+    inverse_sees: str = "real",
     place: str = "output",
 ) -> list[LayerOptions]:
     """Dense layers, the last one linear."""
-    learning = InverseOptions(activation=inverse, activation_of=place, iterations=iterations, sigma=sigma)
+    learning = InverseOptions(
+        activation=inverse, activation_of=place, iterations=iterations, sigma=sigma, sees=inverse_sees
+    )
     last = len(sizes) - 2
     return [
         DenseOptions(

@@ -17,6 +17,7 @@ from dtp_dist.config import to_dict
 from dtp_dist.errors import LinkError, MessageError
 from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
 from dtp_dist.runtime import service
+from dtp_dist.runtime.compact import Compact
 from dtp_dist.runtime.executor import Executor, Links
 from dtp_dist.runtime.layout import Layout, resolve
 from dtp_dist.runtime.segment import Segment
@@ -165,7 +166,7 @@ class PassThrough:
 
     layers = (SimpleNamespace(index=4),)
 
-    def begin(self, phase: Phase, epoch: int) -> None:
+    def begin(self, phase: Phase, epoch: int, passes: int) -> None:
         pass
 
     def forward(self, minibatch: int, h: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -181,6 +182,7 @@ def test_tensors_of_a_device_go_to_the_carrier_as_they_are_and_to_a_host_link_th
     if carried:
         sender.carrier = Recorder()
     stage: Any = PassThrough()
+    config = small_config()
     segment = Segment(Phase.EVALUATE, "test", epoch=0, first=0, count=1, offset=0)
     executor = Executor(
         stage,
@@ -190,6 +192,7 @@ def test_tensors_of_a_device_go_to_the_carrier_as_they_are_and_to_a_host_link_th
         Links(activation_out=sender),
         Timeline(0),
         source=lambda minibatch: (h, labels),
+        compact=Compact(config, config.rule.build(5), range(1, 5), Phase.EVALUATE),
         done=lambda minibatch: None,
         device=h.device,
     )

@@ -56,7 +56,10 @@ UNKNOWN = [
     ("optimizer.forward.bta1=0.5", "optimizer.forward.bta1: unknown key; did you mean beta1?"),
     ("parallel.stage=2", "parallel.stage: unknown key; did you mean stages?"),
     ("data.batchsize=2", "data.batchsize: unknown key; did you mean batch_size?"),
-    ("monitor.xyz=2", "monitor.xyz: unknown key; known here: every, tensorboard, trace_minibatches"),
+    (
+        "monitor.xyz=2",
+        "monitor.xyz: unknown key; known here: every, tensorboard, alignment_every, trace_minibatches",
+    ),
 ]
 
 
@@ -88,7 +91,7 @@ REFUSED = [
     ("model.layers.0.inverse.sigma=-1", "model.layers.1.inverse.sigma: -1.0", "at least 0"),
     ("model.layers.0.inverse.sigma={schedule: cosin}", "sigma.schedule: 'cosin'", "cosine"),
     ("model.layers.0.optimizer.forward.name=adm", "1.optimizer.forward.name: 'adm'", "did you mean adam?"),
-    ("rule.name=dpt", "rule.name: 'dpt'", "one of dtp, tp, backprop"),
+    ("rule.name=dpt", "rule.name: 'dpt'", "one of dtp, tp, "),
     ("rule=dtp", "rule: 'dtp'", "a section of keys"),
     ("rule.alternate=never", "rule.alternate: 'never'", "one of minibatch, epoch"),
     ("rule.output_step=.nan", "rule.output_step: nan", "above 0"),

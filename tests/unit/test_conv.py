@@ -221,21 +221,18 @@ def test_export_writes_plain_torch_modules():
     assert "nn.Flatten" in text
 
 
-@pytest.mark.parametrize("kind", [ConvOptions(channels=4), DenseOptions(units=4, init="uniform")])
-def test_init_scale_is_a_factor_of_the_inverses_initial_weights_alone(kind):
-    def fresh(scale):
-        options = replace(kind, inverse=InverseOptions(init_scale=scale))
+@pytest.mark.parametrize("kind", [ConvOptions(channels=4), DenseOptions(units=4)])
+def test_an_inverse_may_have_its_own_initial_weights_and_bias(kind):
+    def fresh(**own):
+        options = replace(kind, inverse=InverseOptions(**own))
         shape = (2, 5, 5) if isinstance(kind, ConvOptions) else (7,)
-        return [
-            [each.detach() for each in map_.parameters()]
-            for map_ in options.maps(shape, torch.Generator().manual_seed(2), inverse=True)
-        ]
+        maps = options.maps(shape, torch.Generator().manual_seed(2), inverse=True)
+        return [[each.detach() for each in map_.parameters()] for map_ in maps]
 
-    (forward, inverse), (same, half), (_, none) = fresh(1.0), fresh(0.5), fresh(0.0)
+    (forward, inverse), (same, small) = fresh(), fresh(init="uniform", scale=1e-3, bias=False)
     assert same_bits(forward, same)
-    assert same_bits([0.5 * each for each in inverse], half)
-    assert not any(each.any() for each in none)
-    assert all(each.any() for each in inverse)
+    assert [len(inverse), len(small)] == [2, 1]
+    assert 0.5e-3 < small[0].abs().max() <= 1e-3 < inverse[0].abs().max()
 
 
 def test_work_counts_products_and_parameters():

@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn.functional import batch_norm
 
 from dtp_dist.algorithm.activations import ACTIVATIONS as KNOWN
+from dtp_dist.algorithm.dense_map import DenseMap
 from dtp_dist.algorithm.layers.initial import INITS, initial_weight
-from dtp_dist.algorithm.maps import Call, DenseMap, Mode, ModuleMap
+from dtp_dist.algorithm.maps import Call, Mode, ModuleMap
 from dtp_dist.algorithm.randomness import Randomness, derive_seed
 from networks import (
     ACTIVATIONS,

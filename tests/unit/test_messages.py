@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind
+from dtp_dist.messages import HEADER_BYTES, Bits, LinkIdentity, Message, MessageKind, Payload
 from dtp_dist.schedule import Phase
 from dtp_dist.wire import decode, encode
 
@@ -53,6 +53,14 @@ def activation(batch: int = 2, units: int = 3, minibatch: int = 7) -> Message:
         layer=4,
         minibatch=minibatch,
     )
+
+
+def packed(shape: tuple[int, ...] = (2, 5), bits: Bits = Bits.SIGN) -> Message:
+    """An activation of bits, all ones."""
+    payload = Payload(bits, shape)
+    data = torch.full((payload.nbytes,), 255, dtype=torch.uint8)
+    payloads = (data, torch.arange(shape[0]))
+    return Message(MessageKind.ACTIVATION, Phase.BOTH, 1, 4, 7, payloads, payload)
 
 
 def wire(message: Message, identity: LinkIdentity = LINK, sequence: int = 5) -> list[bytes]:
@@ -107,6 +115,41 @@ def test_target_round_trip_keeps_every_bit(displacement: torch.Tensor) -> None:
     got = decode(wire(sent, BACK), BACK, 5, max_bytes=MAX_BYTES)
     assert (got.kind, got.phase, len(got.payloads)) == (MessageKind.TARGET, Phase.FORWARD, 1)
     assert same_bits(got.payloads[0], displacement)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.sampled_from(list(Bits)), st.booleans())
+def test_packed_round_trip_keeps_every_bit_and_the_shape(
+    shape: list[int], bits: Bits, header_only: bool
+) -> None:
+    sent = packed(tuple(shape), bits)
+    frames = encode(sent, LINK, 5, header_only=header_only)
+    got = decode(frames, LINK, 5, max_bytes=MAX_BYTES, header_only=header_only)
+    units = torch.Size(shape).numel()
+    assert got.packed == (bits, tuple(shape))
+    assert sent.nbytes == got.nbytes == HEADER_BYTES + (units + 7) // 8 + 8 * shape[0]
+    if header_only:
+        assert [each.device.type for each in got.payloads] == ["meta", "meta"]
+        assert (got.payloads[0].dtype, got.payloads[0].shape) == (torch.uint8, ((units + 7) // 8,))
+    else:
+        assert sent.nbytes == sum(len(frame) for frame in frames)
+        assert same_bits(got.payloads[0], sent.payloads[0])
+
+
+def test_a_target_may_have_a_companion() -> None:
+    delta, descent = torch.randn(2, 3), torch.randn(2, 3)
+    sent = Message(MessageKind.TARGET, Phase.BOTH, 2, 4, 7, (delta, descent))
+    got = decode(wire(sent, BACK), BACK, 5, max_bytes=MAX_BYTES)
+    assert [same_bits(*pair) for pair in zip(got.payloads, (delta, descent), strict=True)] == [True, True]
+    for other in (torch.randn(2, 4), torch.randn(2, 3).bfloat16()):
+        with pytest.raises(MessageError, match="expected both alike"):
+            Message(MessageKind.TARGET, Phase.BOTH, 2, 4, 7, (delta, other))
+    with pytest.raises(MessageError, match="got 3 payloads, expected 1 or 2"):
+        Message(MessageKind.TARGET, Phase.BOTH, 2, 4, 7, (delta, delta, delta))
+    with pytest.raises(MessageError, match="got number of payloads 0, expected 1 or 2"):
+        decode(with_field(wire(sent, BACK), "payloads", 0), BACK, 5, max_bytes=MAX_BYTES)
+    with pytest.raises(MessageError, match="got 2 payload frames, expected 1"):
+        decode(with_field(wire(sent, BACK), "payloads", 1), BACK, 5, max_bytes=MAX_BYTES)
 
 
 def test_nan_payload_bits_survive() -> None:
@@ -184,6 +227,60 @@ def test_a_wrong_header_field_is_refused_and_named(field: str, value: object, te
     assert text in str(caught.value)
     assert str(caught.value).startswith("activation link, stage 1 -> stage 2: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("dtype", 8, "dtype code 8"),
+        ("dtype", 5, "expected 10 for uint8[2, 5]"),
+        ("dtype", 1, "expected 40 for float32[2, 5]"),
+        ("dimensions", 1, "1 dimensions"),
+        ("dimensions", 3, "expected 0 for"),
+        ("dimensions", 7, "7 dimensions"),
+        ("shape 0", 4, "got 2 bytes and 2 in the header, expected 3 for bits of -1, +1[4, 5]"),
+        ("shape 1", 2, "got 2 bytes and 2 in the header, expected 1 for bits of -1, +1[2, 2]"),
+        ("shape 0", 3, "got labels int64[2], expected int64[3]"),
+        ("shape 2", 1, "shape"),
+        ("nbytes", 3, "got 2 bytes and 3 in the header, expected 2 for bits of -1, +1[2, 5]"),
+        ("nbytes", 10, "10 in the header"),
+        ("labels dtype", 6, "expected 1 for bits of -1, +1[2]"),
+    ],
+)
+def test_a_wrong_description_of_bits_is_refused_and_named(field: str, value: int, text: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        decode(with_field(wire(packed()), field, value), LINK, 5, max_bytes=MAX_BYTES)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"xxx", b"x" * 40])
+def test_bits_in_a_wrong_number_of_bytes_are_refused(data: bytes) -> None:
+    header, _, labels = wire(packed())
+    with pytest.raises(MessageError, match=rf"got {len(data)} bytes and 2 in the header"):
+        decode([header, data, labels], LINK, 5, max_bytes=MAX_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "described", "text"),
+    [
+        (
+            MessageKind.ACTIVATION,
+            torch.zeros(3, dtype=torch.uint8),
+            (2, 5),
+            r"got uint8\[3\] for bits of 0, 1",
+        ),
+        (MessageKind.ACTIVATION, torch.zeros(2), (2, 5), r"got float32\[2\] for bits of 0, 1\[2, 5\]"),
+        (MessageKind.ACTIVATION, torch.zeros(0, dtype=torch.uint8), (2, 0), "none empty"),
+        (MessageKind.TARGET, torch.zeros(2, dtype=torch.uint8), (2, 5), "only an activation"),
+    ],
+)
+def test_bits_that_have_no_wire_form_are_refused_when_the_message_is_made(
+    kind: MessageKind, data: torch.Tensor, described: tuple[int, ...], text: str
+) -> None:
+    payloads = (data, torch.arange(2))[: 2 if kind is MessageKind.ACTIVATION else 1]
+    with pytest.raises(MessageError, match=text):
+        Message(kind, Phase.BOTH, 1, 4, 7, payloads, Payload(Bits.BINARY, described))
 
 
 def test_an_error_names_stage_layer_and_minibatch() -> None:

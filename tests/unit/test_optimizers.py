@@ -249,3 +249,20 @@ def test_a_fused_adam_step_takes_a_closure_as_torchs_does():
     parameter.grad = torch.ones(2)
     assert optimizer.step(lambda: 2.5) == 2.5
     assert optimizer.step(lambda: 1.5) == 1.5
+
+
+def test_centred_rmsprop_in_pieces_has_the_same_bits(monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    start, steps = torch.randn(23, 101, generator=generator), torch.randn(3, 23, 101, generator=generator)
+    found = []
+    for piece in (64, 640, 10**9):
+        monkeypatch.setattr("dtp_dist.algorithm.optimizers.PIECE", piece)
+        parameter = nn.Parameter(start.clone())
+        optimizer = CentredRMSprop([parameter], lr=0.01, decay=0.95, momentum=0.9, eps=0.001)
+        for gradient in steps:
+            parameter.grad = gradient
+            optimizer.step()
+        found.append(parameter.detach())
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[2])
+    assert not torch.equal(found[2], start)

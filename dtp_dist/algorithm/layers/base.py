@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.layers.initial import INITS
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import Options, RangeError, option
+from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
 
@@ -24,18 +26,25 @@ Shape = tuple[int, ...]
 class InverseOptions(Options):
     """How a layer's inverse learns."""
 
-    activation: str = option("tanh", doc="activation of the inverse (dense and conv layers)")
+    activation: str = option("tanh", doc="activation of the inverse (dense, conv)")
     activation_of: str = option(
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
         "be the transpose of the forward map's",
         one_of=("output", "input"),
     )
-    init_scale: float = option(
-        1.0,
-        doc="factor of the inverse's initial weights; with small ones targets are weak at first, not wrong "
-        "(dense and conv layers)",
-        at_least=0,
+    sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
+    init: str | None = option(
+        None, doc="initial weights of the inverse (dense, conv), as the layer's init; null for the layer's"
+    )
+    scale: float | None = option(
+        None,
+        doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own; if it is small, "
+        "ldrl's targets are weak at first instead of wrong",
+        above=0,
+    )
+    bias: bool | None = option(
+        None, doc="whether the inverse adds a bias (dense, conv); null for the layer's"
     )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
@@ -43,6 +52,8 @@ class InverseOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sigma", self.sigma)
+        if self.init != "uniform" and self.scale is not None:
+            raise RangeError("scale", "is the bound of init: uniform; write inverse.init: uniform as well")
 
     @property
     def activations(self) -> tuple[str, str]:
@@ -51,15 +62,19 @@ class InverseOptions(Options):
             return self.activation, "linear"
         return "linear", self.activation
 
-    def check_activation(self) -> None:
-        """Check that the activation is one of ours.
+    def check_names(self) -> None:
+        """Check the activation and the initial weights, which user modules choose for themselves.
 
         Raises:
-            RangeError: it is not.
+            RangeError: one is not among ours.
         """
-        if self.activation not in ACTIVATIONS:
-            text = f"{self.activation!r} is not allowed; it must be one of {', '.join(ACTIVATIONS)}"
-            raise RangeError("inverse.activation", text)
+        for key, value, names in (
+            ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("init", self.init, (None, *INITS)),
+        ):
+            if value not in names:
+                text = f"{value!r} is not allowed; it must be one of {', '.join(filter(None, names))}"
+                raise RangeError(f"inverse.{key}", text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +100,16 @@ class LayerOptions(Options):
         Raises:
             RangeError: an input of this shape does not fit; says what to write instead.
         """
+
+    @property
+    def transmission(self) -> str:
+        """What the forward map needs of its input: ``real`` numbers, or one bit a unit (transmission.py)."""
+        return REAL
+
+    @property
+    def needs_several_examples(self) -> bool:
+        """Whether training takes statistics over the minibatch, which one example does not have."""
+        return False
 
     def has_inverse(self, input_shape: Shape) -> bool:
         """Return whether ``maps`` can make an inverse."""

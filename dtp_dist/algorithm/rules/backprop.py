@@ -6,7 +6,6 @@ Reduction: the loss is the mean cross-entropy, so every displacement carries 1/B
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +21,11 @@ class Backpropagation(Rule):
     def inverses(self) -> range:
         """None at all."""
         return range(0)
+
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """Nothing but f_l does."""
+        del layer, phase
+        return False
 
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = -d(mean Loss)/dlogits``."""
@@ -45,7 +49,6 @@ class Backpropagation(Rule):
 class BackpropOptions(RuleOptions):
     """Backpropagation."""
 
-    has_inverses: ClassVar[bool] = False
     name: str = option("backprop", doc="backprop")
 
     def build(self, layers: int) -> Rule:

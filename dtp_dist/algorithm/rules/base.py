@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,8 +57,6 @@ class RuleOptions(Options):
         one_of=("minibatch", "epoch"),
     )
 
-    has_inverses: ClassVar[bool] = True
-
     @abstractmethod
     def build(self, layers: int) -> Rule:
         """Return the rule for a network of ``layers`` layers."""
@@ -100,6 +98,18 @@ class Rule(ABC):
     @abstractmethod
     def inverses(self) -> range:
         """Return the layers that must have an inverse (1-based)."""
+
+    def learned_inverses(self) -> range:
+        """Return the layers whose inverse learns in I: all inverses, unless a rule keeps them fixed."""
+        return self.inverses()
+
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).
+
+        Where nothing does, a link may bring no more than f_l sees of it. True unless a rule says otherwise.
+        """
+        del layer, phase
+        return True
 
     @abstractmethod
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:

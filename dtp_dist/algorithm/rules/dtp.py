@@ -28,13 +28,17 @@ from dtp_dist.algorithm.rules.base import (
 class DifferenceTargetPropagation(Rule):
     """Targets through learned inverses, corrected by their reconstruction (Lee et al. 2015, eq. 15)."""
 
-    def __init__(self, options: DTPOptions, layers: int) -> None:
+    def __init__(self, options: TargetRuleOptions, layers: int) -> None:
         self.options, self.layers = options, layers
         self._stored = options.stores_jacobian
 
     def inverses(self) -> range:
         """g_2 .. g_{L-1}: layer 1 needs no target for the data, layer L has the loss's own gradient."""
         return range(2, self.layers)
+
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """The inverse loss alone does."""
+        return layer in self.learned_inverses() and phase != "forward"
 
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = -dLoss/dlogits``, Loss the mean cross-entropy of the minibatch."""

@@ -40,6 +40,10 @@ class LocalDifferenceReconstruction(Rule):
         """g_2 .. g_L: layer 1 needs no target for the data."""
         return range(2, self.layers + 1)
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """The inverse loss alone does."""
+        return layer in self.learned_inverses() and phase != "forward"
+
     def output(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``delta_L = beta (onehot - softmax)``, per example."""
         return one_hot_gap(logits, labels) * self.options.output_step

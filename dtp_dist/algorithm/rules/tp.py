@@ -16,6 +16,11 @@ from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
 class TargetPropagation(DifferenceTargetPropagation):
     """``target_{l-1} = g_l(target_l)``; losses, reductions and output target are DTP's."""
 
+    def reads_input(self, layer: int, phase: str) -> bool:
+        """The inverse loss and the displacement do."""
+        del phase
+        return layer in self.inverses()
+
     def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """``delta_{l-1} = g_l(h_l + delta_l) - h_{l-1}``."""
         return layer.g(widened(h_out) + widened(delta), call).sub_(h_in).to(delta.dtype)

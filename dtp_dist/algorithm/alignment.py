@@ -1,0 +1,99 @@
+"""Diagnostics: how near a rule's updates come to backpropagation's, and inverses to inverses; nothing learns.
+
+The backward signal is the displacement that backpropagation as a rule would send, ``descent_l = -dLoss/dh_l``
+with Loss the mean cross-entropy, at today's weights and the stored inputs.
+
+Shapes: h_in ``[B, *input_shape]``, h_out, delta, descent ``[B, *output_shape]``. Angles are in degrees; one
+with a vector of zeros is 90. Every value is 0-dimensional float64 on the layer's device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.rules.backprop import Backpropagation
+from dtp_dist.algorithm.rules.base import Rule, pull_forward, widened
+from dtp_dist.algorithm.transmission import REAL
+
+BACKPROPAGATION = Backpropagation()
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One minibatch in one layer: what went in and out with F, and what came back with T.
+
+    ``knows_input``: whether h_in is what the layer below gave, not the bits alone that were sent of it.
+    """
+
+    layer: Layer
+    h_in: Tensor
+    h_out: Tensor
+    delta: Tensor
+    descent: Tensor
+    call: Call
+    knows_input: bool = True
+
+    def below(self) -> Tensor:
+        """Return ``descent_{l-1} = (df_l/dh)^T descent_l``."""
+        return BACKPROPAGATION.propagate(
+            self.layer, self.h_in, self.h_out, self.descent, self.call
+        ).contiguous()
+
+
+def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
+    """Yield every diagnostic that the layer has, by name (docs/diagnostics.md)."""
+    ours, true = (
+        each.forward_step(at.layer, at.h_in, at.h_out, signal, at.call).gradients
+        for each, signal in ((rule, at.delta), (BACKPROPAGATION, at.descent))
+    )
+    if ours:
+        yield "update_angle", angle(_joined(ours), _joined(true))
+    yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
+    if at.layer.inverse is not None:
+        if at.layer.g.sees == REAL:  # what jumps has no derivative to compare
+            yield "jacobian_angle", jacobian_angle(at)
+        if at.knows_input:
+            yield "reconstruction_error", reconstruction_error(at)
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """Return the angle between the vectors along the last dimension: ``[..., n]`` twice to ``[...]``."""
+    a, b = a.to(torch.float64), b.to(torch.float64)
+    lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    cosine = (a * b).sum(-1) / lengths.clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.rad2deg(torch.arccos(cosine.clamp(-1.0, 1.0)))
+
+
+def jacobian_angle(at: Passage) -> Tensor:
+    """Return the angle between the Jacobian of g_l at h_l and the transpose of f_l's at h_{l-1}.
+
+    ``arccos(sum <J_g v, J_f^T v> / sqrt(sum |J_g v|^2 sum |J_f^T v|^2))`` over the examples, with one
+    v ~ N(0, 1) for each: Hutchinson's estimate of the angle between the matrices. ``J_g v`` is a central
+    difference, so that any map will do.
+    """
+    h_out = widened(at.h_out)
+    v = at.call.randomness.normal(h_out, 1.0, "alignment")
+    step = torch.finfo(h_out.dtype).eps ** (1 / 3)
+    call = at.call.inverse()
+    ahead, behind = at.layer.g(h_out + step * v, call), at.layer.g(h_out - step * v, call)
+    pullback = pull_forward(at.layer, widened(at.h_in), h_out, at.call, stored=False)
+    return angle((ahead - behind).flatten(), pullback.input(v).flatten())
+
+
+def reconstruction_error(at: Passage) -> Tensor:
+    """Return ``|| g_l(h_l) - h_{l-1} || / || h_{l-1} ||`` over the whole minibatch."""
+    h_in = widened(at.h_in)
+    error = at.layer.g(widened(at.h_out), at.call.inverse()) - h_in
+    error_length, length = (torch.linalg.vector_norm(each, dtype=torch.float64) for each in (error, h_in))
+    ratio: Tensor = error_length / length.clamp_min(1e-30)
+    return ratio
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten().to(torch.float64) for tensor in tensors])
