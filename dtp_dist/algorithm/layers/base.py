@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.layers.initial import INITS
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
@@ -25,7 +26,7 @@ Shape = tuple[int, ...]
 class InverseOptions(Options):
     """How a layer's inverse learns."""
 
-    activation: str = option("tanh", doc="activation of the inverse (dense and conv layers)")
+    activation: str = option("tanh", doc="activation of the inverse (dense, conv)")
     activation_of: str = option(
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
@@ -34,13 +35,16 @@ class InverseOptions(Options):
     )
     sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
     init: str | None = option(
-        None, doc="initial weights of the inverse (dense layers), as the layer's init; null for the layer's"
+        None, doc="initial weights of the inverse (dense, conv), as the layer's init; null for the layer's"
     )
     scale: float | None = option(
-        None, doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own", above=0
+        None,
+        doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own; if it is small, "
+        "ldrl's targets are weak at first instead of wrong",
+        above=0,
     )
     bias: bool | None = option(
-        None, doc="whether the inverse adds a bias (dense layers); null for the layer's"
+        None, doc="whether the inverse adds a bias (dense, conv); null for the layer's"
     )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
@@ -58,15 +62,19 @@ class InverseOptions(Options):
             return self.activation, "linear"
         return "linear", self.activation
 
-    def check_activation(self) -> None:
-        """Check that the activation is one of ours.
+    def check_names(self) -> None:
+        """Check the activation and the initial weights, which user modules choose for themselves.
 
         Raises:
-            RangeError: it is not.
+            RangeError: one is not among ours.
         """
-        if self.activation not in ACTIVATIONS:
-            text = f"{self.activation!r} is not allowed; it must be one of {', '.join(ACTIVATIONS)}"
-            raise RangeError("inverse.activation", text)
+        for key, value, names in (
+            ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("init", self.init, (None, *INITS)),
+        ):
+            if value not in names:
+                text = f"{value!r} is not allowed; it must be one of {', '.join(filter(None, names))}"
+                raise RangeError(f"inverse.{key}", text)
 
 
 @dataclass(frozen=True, kw_only=True)
