@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import random
-import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT
+from runs import Result, run
+
 TRACE = ROOT / "docs" / "results" / "fw_dtp_search.csv"
 COLUMNS = ("config", "trial", "epochs", "lr", "output_step", "scale", "valid_error", "seconds")
 Range = tuple[float, float]
@@ -100,27 +98,16 @@ def _draw(generator: random.Random, between: Range) -> float:
     return float(f"{math.exp(generator.uniform(low, high)):.3g}")
 
 
-def run(trial: Trial, options: argparse.Namespace) -> dict[str, float]:
-    """Train one trial unless its result is there; return the result, empty where it was not finite."""
-    folder = Path(options.runs) / f"{trial.config}-{trial.number}"
-    result, log = folder / "result.json", Path(f"{folder}.log")
-    if not result.exists() and not log.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        given = [f"data.root={options.data}", f"run_dir={folder}", "parallel.runtime=inprocess"]
-        config = ROOT / "configs" / f"{trial.config}.yaml"
-        command = [sys.executable, "-m", "dtp_dist", "train", str(config), *given]
-        command += ["monitor.tensorboard=false", *trial.overrides()]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(done.stderr)
-    found: dict[str, float] = json.loads(result.read_text()) if result.exists() else {}
-    error = f"{found['valid_error']:.2f} %" if found else log.read_text().strip().splitlines()[-1]
-    print(f"{trial}: validation error {error}", flush=True)
+def validate(trial: Trial, options: argparse.Namespace) -> Result:
+    """Train one trial unless its result is there; return the result, empty where it failed."""
+    given = [f"data.root={options.data}", "parallel.runtime=inprocess", *trial.overrides()]
+    config = ROOT / "configs" / f"{trial.config}.yaml"
+    found = run(config, Path(options.runs) / f"{trial.config}-{trial.number}", given) or {}
+    print(f"{trial}: validation error {found.get('valid_error', 'none')} %", flush=True)
     return found
 
 
-def write(rows: list[tuple[Trial, dict[str, float]]]) -> None:
+def write(rows: list[tuple[Trial, Result]]) -> None:
     """Write the trace, each config's best trial first."""
     rows.sort(key=lambda row: (list(SEARCHES).index(row[0].config), row[1].get("valid_error", 100.0)))
     with TRACE.open("w", newline="") as file:
@@ -128,8 +115,8 @@ def write(rows: list[tuple[Trial, dict[str, float]]]) -> None:
         table.writerow(COLUMNS)
         for trial, found in rows:
             settings = [trial.config, trial.number, trial.epochs, trial.lr, trial.output_step, trial.scale]
-            seconds = f"{found['seconds']:.0f}" if found else ""
-            table.writerow([*settings, found.get("valid_error", "not finite"), seconds])
+            seconds = round(found["seconds"]) if found else ""
+            table.writerow([*settings, found.get("valid_error", "failed"), seconds])
 
 
 def main() -> None:
@@ -145,7 +132,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [trial for name in options.only for trial in trials(name)[: options.trials]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda trial: run(trial, options), chosen))
+        results = list(pool.map(lambda trial: validate(trial, options), chosen))
     if set(options.only) == set(SEARCHES) and options.trials is None:
         write(list(zip(chosen, results, strict=True)))
         print(f"written to {TRACE}")
