@@ -206,7 +206,8 @@ class Stage:
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = (layer.index, "forward" if mode is not Mode.LOCAL else self.now[1])
-        return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode, context=context)
+        randomness = Randomness(self.seed, layer.index, minibatch, self._phase)
+        return Call(randomness, mode, context=context, epoch=self._epoch)
 
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
         measured = self._output(logits, labels)
