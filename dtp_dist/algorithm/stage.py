@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
@@ -42,21 +43,27 @@ class Stage:
         layers: the stage's layers, bottom first, all with the same delay.
         rule: the learning rule.
         seed: the run's seed.
-        delay_power: p in the forward learning rate's factor ``(1 + delay) ** -p``.
+        remedies: what it does about its delay.
     """
 
-    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, delay_power: float) -> None:
+    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, remedies: DelayOptions) -> None:
         self.layers, self.rule, self.seed = list(layers), rule, seed
         self.meter = Meter()
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
         self._flights: dict[int, _Flight] = {}
         self._invertible = [layer for layer in layers if layer.index in rule.inverses()]
-        self._forward_learners = LearnerGroup([layer.forward for layer in layers])
+        delay = self.layers[0].delay
+        self._lookahead = remedies.lookahead if delay else 0.0
+        self._rate = remedies.rate(delay)
+        self._forward_learners = LearnerGroup(
+            [layer.forward for layer in layers],
+            memory=remedies.memory(delay),
+            keeps_steps=self._lookahead > 0,
+        )
         self._inverse_learners = LearnerGroup(
             [layer.inverse for layer in layers if layer.inverse is not None]
         )
-        self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
     @property
     def first(self) -> bool:
@@ -90,9 +97,11 @@ class Stage:
         evaluating = self._phase == EVALUATE
         mode = Mode.EVALUATE if evaluating else Mode.FORWARD
         activations = [h]
-        for layer in self.layers:
-            h = layer.f(h, self._call(layer, minibatch, mode))
-            activations.append(h)
+        updates_to_come = len(self._flights) if self._phase not in (EVALUATE, INVERSE) else 0
+        with self._forward_learners.ahead(self._lookahead * updates_to_come):
+            for layer in self.layers:
+                h = layer.f(h, self._call(layer, minibatch, mode))
+                activations.append(h)
         if not evaluating:
             self._flights[minibatch] = _Flight(activations, labels)
         if self.last and self._phase != INVERSE:
@@ -162,7 +171,7 @@ class Stage:
             losses[layer.index] = step.loss
             if minibatch % LENGTH_EVERY == 0:
                 lengths[layer.index] = _relative_length(delta, h_out)
-        self._forward_learners.step(self._epoch, minibatch, self._delay_factor)
+        self._forward_learners.step(self._epoch, minibatch, self._rate)
         for index, loss in self._checked(minibatch, "forward loss", losses).items():
             self.meter.add(f"layer/{index}/forward_loss", loss)
         for index, length in _floats(lengths).items():
