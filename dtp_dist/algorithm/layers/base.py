@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from dtp_dist.algorithm.options import Options, RangeError, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
+LAST_STEP = "last_step"  # its name beside the optimizer's own state, and so in checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +171,17 @@ class LearnerGroup:
     """One optimizer for all learners with the same options: a step's overhead is paid once a stage.
 
     An optimizer treats each parameter by itself, so the grouping does not change a bit.
+
+    Args:
+        learners: the maps to train.
+        memory: factor of the memory of optimizers that average over past gradients.
+        keeps_steps: keep each parameter's last step beside the optimizer's state, for ``ahead``.
     """
 
-    def __init__(self, learners: Sequence[Learner]) -> None:
+    def __init__(
+        self, learners: Sequence[Learner], *, memory: float = 1.0, keeps_steps: bool = False
+    ) -> None:
+        self._keeps_steps = keeps_steps
         self._groups: list[list[Learner]] = []
         for learner in (each for each in learners if each.map.parameters()):
             for group in self._groups:
@@ -182,7 +192,7 @@ class LearnerGroup:
                 self._groups.append([learner])
         for group in self._groups:
             parameters = [parameter for learner in group for parameter in learner.map.parameters()]
-            optimizer = group[0].options.build(parameters)
+            optimizer = group[0].options.with_memory(memory).build(parameters)
             for learner in group:
                 learner.optimizer = optimizer
 
@@ -192,9 +202,35 @@ class LearnerGroup:
             optimizer = group[0].optimizer
             assert optimizer is not None
             optimizer.param_groups[0]["lr"] = group[0].rate(epoch, minibatch) * scale
+            moving = [each for each in optimizer.param_groups[0]["params"] if each.grad is not None]
+            before = [each.detach().clone() for each in moving] if self._keeps_steps else []
             optimizer.step()
-            for parameter in optimizer.param_groups[0]["params"]:
+            for parameter, old in zip(moving, before, strict=self._keeps_steps):
+                optimizer.state[parameter][LAST_STEP] = old.neg_().add_(parameter.detach())
+            for parameter in moving:
                 parameter.grad = None
+
+    @contextmanager
+    def ahead(self, steps: float) -> Iterator[None]:
+        """Let every parameter be where ``steps`` more steps like its last one would take it.
+
+        Nothing moves before the first step, with ``steps = 0``, or without ``keeps_steps``. In the end the
+        parameters are what they were, bit for bit.
+        """
+        kept: list[tuple[nn.Parameter, Tensor]] = []
+        for group in self._groups if steps else []:
+            optimizer = group[0].optimizer
+            assert optimizer is not None
+            for parameter in optimizer.param_groups[0]["params"]:
+                step = optimizer.state[parameter].get(LAST_STEP) if parameter in optimizer.state else None
+                if step is not None:
+                    kept.append((parameter, parameter.data))
+                    parameter.data = torch.add(parameter.data, step, alpha=steps)
+        try:
+            yield
+        finally:
+            for parameter, value in kept:
+                parameter.data = value
 
 
 @dataclass
