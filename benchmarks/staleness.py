@@ -28,9 +28,10 @@ RULES = {
     "dtp_stale": ("mnist_dtp_adam", ("rule.anchor=stale",), "DTP, anchor: stale"),
     "backprop": ("mnist_backprop", (), "backpropagation as a rule"),
 }
+PLAIN = ("optimizer.delay_memory=0", "optimizer.lookahead=0")
 RATES = {
-    "unscaled": (("optimizer.delay_power=0", "optimizer.lookahead=0"), "unscaled rate"),
-    "scaled": (("optimizer.delay_power=0.5", "optimizer.lookahead=0"), "rate / sqrt(1 + delay)"),
+    "unscaled": (("optimizer.delay_power=0", *PLAIN), "unscaled rate"),
+    "scaled": (("optimizer.delay_power=0.5", *PLAIN), "rate / sqrt(1 + delay)"),
     "default": ((), "default"),
 }
 TEXT = """# What delay costs

@@ -23,15 +23,15 @@ class DelayOptions(Options):
     """
 
     delay_power: float = option(
-        0.5, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
+        0.3, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
     )
     delay_memory: float = option(
-        0.0,
+        0.5,
         doc="q: the memory 1 / (1 - beta1) of a stage's forward Adam is multiplied by (1 + delay)^q",
         at_least=0,
     )
     lookahead: float = option(
-        0.0,
+        1.0,
         doc="F computes with the forward weights of that many times the updates before its U ahead, each "
         "taken to be like the last; 0 for today's weights",
         at_least=0,
