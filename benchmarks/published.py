@@ -48,6 +48,7 @@ EXPERIMENTS = {
     "lee2015_autoencoder": Experiment(
         "denoising autoencoder 784-1000, softmax on its code", "MNIST", 1.35, LEE, "recalled"
     ),
+    "lee2015_autoencoder_code": Experiment("the same without labels in its code"),
     "lee2015_cifar10": Experiment(
         "DTP, 3072-3x1000-10 tanh", "CIFAR-10", 49.29, LEE, "recalled", CIFAR_SHAPED
     ),
