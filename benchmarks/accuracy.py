@@ -10,19 +10,20 @@ runs share a machine's cores.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT
+from runs import Result, run
+
 DEEP = ("parallel.stages=8", "parallel.in_flight=8")
+PLAIN = ("optimizer.delay_memory=0", "optimizer.lookahead=0")
+SCALED = (*DEEP, "optimizer.delay_power=0.5", *PLAIN)
 
 
 @dataclass(frozen=True)
@@ -37,52 +38,40 @@ class Experiment:
 
 EXPERIMENTS = {
     "exact": Experiment("exact: 1 stage, D = 1", "mnist_dtp_adam"),
-    "pipelined": Experiment("8 stages, D = 8 (defaults)", "mnist_dtp_adam", DEEP),
-    "pipelined-current-jacobian": Experiment(
-        "8 stages, D = 8, jacobian: current", "mnist_dtp_adam", (*DEEP, "rule.jacobian=current")
+    "pipelined": Experiment("8 stages, D = 8, defaults", "mnist_dtp_adam", DEEP),
+    "scaled": Experiment("8 stages, D = 8, rate / sqrt(1 + delay) alone", "mnist_dtp_adam", SCALED),
+    "scaled-current-jacobian": Experiment(
+        "the same, jacobian: current", "mnist_dtp_adam", (*SCALED, "rule.jacobian=current")
     ),
-    "pipelined-stale": Experiment(
-        "8 stages, D = 8, anchor: stale", "mnist_dtp_adam", (*DEEP, "rule.anchor=stale")
+    "scaled-stale": Experiment("the same, anchor: stale", "mnist_dtp_adam", (*SCALED, "rule.anchor=stale")),
+    "unscaled": Experiment(
+        "8 stages, D = 8, no remedy for delay", "mnist_dtp_adam", (*DEEP, "optimizer.delay_power=0", *PLAIN)
     ),
-    "pipelined-unscaled": Experiment(
-        "8 stages, D = 8, rate not scaled by delay", "mnist_dtp_adam", (*DEEP, "optimizer.delay_power=0")
-    ),
-    "backprop": Experiment("backpropagation, 1 stage, D = 1", "mnist_backprop"),
-    "backprop-pipelined": Experiment("backpropagation, 8 stages, D = 8", "mnist_backprop", DEEP),
     "fashion": Experiment("Fashion-MNIST, exact", "fashion_mnist_dtp"),
-    "fashion-pipelined": Experiment("Fashion-MNIST, 8 stages, D = 8", "fashion_mnist_dtp", DEEP),
-    "paper": Experiment("Lee et al. 2015's settings, exact, 100 epochs", "lee2015_continuous", (), (0,)),
+    "fashion-pipelined": Experiment("Fashion-MNIST, 8 stages, D = 8, defaults", "fashion_mnist_dtp", DEEP),
+    "fashion-scaled": Experiment(
+        "Fashion-MNIST, 8 stages, D = 8, rate / sqrt(1 + delay) alone", "fashion_mnist_dtp", SCALED
+    ),
+    "backprop": Experiment("backpropagation, exact", "mnist_backprop"),
+    "backprop-pipelined": Experiment("backpropagation, 8 stages, D = 8, defaults", "mnist_backprop", DEEP),
+    "backprop-scaled": Experiment(
+        "backpropagation, 8 stages, D = 8, rate / sqrt(1 + delay) alone", "mnist_backprop", SCALED
+    ),
 }
 
 
-def run(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """Run one experiment with one seed unless its result is there; return the result."""
+def train(name: str, seed: int, options: argparse.Namespace) -> Result | None:
+    """Run one experiment with one seed unless its result is there; return the result, None if it failed."""
     experiment = EXPERIMENTS[name]
-    folder = Path(options.runs) / f"{name}-{seed}"
-    result = folder / "result.json"
-    if not result.exists():
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
-        config = ROOT / "configs" / f"{experiment.config}.yaml"
-        given = [
-            f"seed={seed}",
-            f"run_dir={folder}",
-            f"data.root={options.data}",
-            "parallel.runtime=inprocess",
-        ]
-        command = [sys.executable, "-m", "dtp_dist", "train", str(config), *given, *experiment.overrides]
-        log = Path(f"{folder}.log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            print(f"{name}, seed {seed}: failed: {log.read_text().strip().splitlines()[-1]}", flush=True)
-            return {}
-    found = json.loads(result.read_text())
-    print(f"{name}, seed {seed}: test error {found['test_error']:.2f} %", flush=True)
+    config = ROOT / "configs" / f"{experiment.config}.yaml"
+    given = [f"seed={seed}", f"data.root={options.data}", "parallel.runtime=inprocess"]
+    found = run(config, Path(options.runs) / f"{name}-{seed}", [*experiment.overrides, *given])
+    if found is not None:
+        print(f"{name}, seed {seed}: test error {found['test_error']:.2f} %", flush=True)
     return found
 
 
-def row(name: str, results: list[dict[str, float]]) -> str:
+def row(name: str, results: list[Result | None]) -> str:
     """Return one line of the table."""
     experiment = EXPERIMENTS[name]
     errors = [result["test_error"] for result in results if result]
@@ -111,7 +100,7 @@ def main() -> None:
     seeds = {name: options.seeds or list(EXPERIMENTS[name].seeds) for name in options.only}
     jobs = [(name, seed) for name in options.only for seed in seeds[name]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda job: run(*job, options), jobs))
+        results = list(pool.map(lambda job: train(*job, options), jobs))
     lines = [
         "# Test errors of the core experiments",
         "",

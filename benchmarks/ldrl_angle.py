@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from dtp_dist.algorithm.build import build_layer, layer_shapes
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, FlattenOptions, InverseOptions, Layer
 from dtp_dist.algorithm.maps import Call
 from dtp_dist.algorithm.optimizers import AdamOptions, OptimizerOptions, SGDOptions
@@ -89,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     rate = {"schedule": "cosine", "start": options.lr, "length": options.minibatches + 1, "unit": "minibatch"}
     layers, rule = network(options.seed, options.iterations, options.sigma, AdamOptions(lr=rate))
-    stage = Stage(layers, rule, seed=options.seed, delay_power=0.0)
+    stage = Stage(layers, rule, seed=options.seed, remedies=DelayOptions())
     held_out = minibatch(0)
     before = angles(layers, rule, *held_out)
     stage.begin("inverse", 0)

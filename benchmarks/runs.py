@@ -10,15 +10,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from dtp_dist import load_config
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.config import Config
 from dtp_dist.config.schema import MonitorConfig
 from dtp_dist.errors import DtpDistError
-from dtp_dist.runtime.layout import resolve
+from dtp_dist.runtime.layout import layout_of, resolve
 
 Result = dict[str, Any]
 
@@ -58,9 +59,17 @@ def _same_run(config_path: str | Path, folder: Path, overrides: Sequence[str]) -
 
 
 def _numerics(config: Config) -> Config:
-    """Return the resolved configuration without what only says where the run lies and what it tells."""
+    """Return the resolved configuration without what only says where the run lies and what it tells.
+
+    Remedies for delay do nothing where there is none.
+    """
+    resolved = resolve(config)
+    optimizer = config.optimizer
+    if not any(map(layout_of(resolved).delay, range(layout_of(resolved).stages))):
+        optimizer = replace(optimizer, **asdict(DelayOptions()))
     return replace(
-        resolve(config),
+        resolved,
+        optimizer=optimizer,
         name="",
         run_dir=None,
         data=replace(config.data, root=""),

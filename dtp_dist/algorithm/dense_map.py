@@ -74,7 +74,14 @@ class DenseMap(Map):
             bias = None if bias is None else bias.to(features.dtype)
         return self.activation.apply(linear(features, weight, bias))
 
+    def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
+        """Return y and, where chance or a sign chose what the map saw, that: it need not be chosen again."""
+        features = self.features(x, call)
+        return self._from_features(features), features if self.sees != REAL or self.noise else None
+
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DensePullback:
+        if output is not None and call.context is not None:
+            return DensePullback(self, call.context, output)
         features = self.features(x, call)
         return DensePullback(self, features, self._from_features(features) if output is None else output)
 

@@ -32,9 +32,10 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The circumstances of one evaluation: where its random numbers come from, its mode and its context.
+    """The circumstances of one evaluation: where its random numbers come from, its mode, context and time.
 
-    ``context`` is what the layer's F of this minibatch left for its inverse (``Map.with_context``).
+    ``context`` is what the layer's F of this minibatch left for its inverse (``Map.with_context``); ``epoch``
+    counts from 0.
     """
 
     randomness: Randomness
@@ -42,14 +43,19 @@ class Call:
     purpose: str = "forward"
     iteration: int = 0
     context: Tensor | None = None
+    epoch: int = 0
 
     def inverse(self, iteration: int = 0) -> Call:
         """Return the call for the layer's inverse."""
-        return Call(self.randomness, Mode.LOCAL, "inverse", iteration, self.context)
+        return Call(self.randomness, Mode.LOCAL, "inverse", iteration, self.context, self.epoch)
 
     def forward(self) -> Call:
         """Return the call for the layer's forward map, with the random numbers of F."""
-        return Call(self.randomness, context=self.context)
+        return Call(self.randomness, context=self.context, epoch=self.epoch)
+
+    def evaluation(self) -> Call:
+        """Return the call for the layer's forward map as it is evaluated: without the noise of training."""
+        return replace(self.forward(), mode=Mode.EVALUATE)
 
     def repeated(self, times: int) -> Call:
         """Return the call for that many minibatches one after the other, taken as one."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import torch
@@ -89,6 +89,15 @@ class OptimizerOptions(Options):
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return the optimizer of ``parameters``; its learning rate is set before every step."""
 
+    def with_memory(self, factor: float) -> OptimizerOptions:
+        """Return these options with a first moment that averages over ``factor`` times as many gradients.
+
+        An optimizer without such an average stays as it is: a momentum adds its steps up, so a longer one
+        would also raise the rate.
+        """
+        del factor
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class SGDOptions(OptimizerOptions):
@@ -129,6 +138,10 @@ class AdamOptions(OptimizerOptions):
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's Adam, in its fused form (half the time on a CPU)."""
         return FusedAdam(parameters, **self._settings())
+
+    def with_memory(self, factor: float) -> AdamOptions:
+        """Return these options with a memory ``1 / (1 - beta1)`` that is ``factor`` times as long."""
+        return self if factor == 1.0 else replace(self, beta1=1.0 - (1.0 - self.beta1) / factor)
 
     def _settings(self) -> dict[str, Any]:
         betas = (self.beta1, self.beta2)

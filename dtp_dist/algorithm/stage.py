@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
@@ -44,10 +45,10 @@ class Stage:
         layers: the stage's layers, bottom first, all with the same delay.
         rule: the learning rule.
         seed: the run's seed.
-        delay_power: p in the forward learning rate's factor ``(1 + delay) ** -p``.
+        remedies: what it does about its delay.
     """
 
-    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, delay_power: float) -> None:
+    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, remedies: DelayOptions) -> None:
         self.layers, self.rule, self.seed = list(layers), rule, seed
         self.meter = Meter()
         self.now = (0, "")
@@ -60,11 +61,17 @@ class Stage:
             for layer in layers
             if layer.index in learned and layer.inverse and layer.inverse.map.parameters()
         ]
-        self._forward_learners = LearnerGroup([layer.forward for layer in layers])
+        delay = self.layers[0].delay
+        self._lookahead = remedies.lookahead if delay else 0.0
+        self._rate = remedies.rate(delay)
+        self._forward_learners = LearnerGroup(
+            [layer.forward for layer in layers],
+            memory=remedies.memory(delay),
+            keeps_steps=self._lookahead > 0,
+        )
         self._inverse_learners = LearnerGroup(
             [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
-        self._delay_factor = (1.0 + self.layers[0].delay) ** -delay_power
 
     @property
     def first(self) -> bool:
@@ -103,11 +110,13 @@ class Stage:
             for layer in self.layers:
                 h = layer.f(h, self._call(layer, minibatch, Mode.EVALUATE))
         else:
+            updates_to_come = len(self._flights) if self._phase != INVERSE else 0
             flight = self._flights[minibatch] = _Flight([h], [], labels)
-            for layer in self.layers:
-                h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
-                flight.activations.append(h)
-                flight.contexts.append(context)
+            with self._forward_learners.ahead(self._lookahead * updates_to_come):
+                for layer in self.layers:
+                    h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
+                    flight.activations.append(h)
+                    flight.contexts.append(context)
         if self.last and self._phase != INVERSE:
             self._measure_output(minibatch, h, labels)
         return h
@@ -198,7 +207,7 @@ class Stage:
             losses[layer.index] = step.loss
             if minibatch % LENGTH_EVERY == 0:
                 lengths[layer.index] = _relative_length(delta, h_out)
-        self._forward_learners.step(self._epoch, minibatch, self._delay_factor)
+        self._forward_learners.step(self._epoch, minibatch, self._rate)
         for index, loss in self._checked(minibatch, "forward loss", losses).items():
             self.meter.add(f"layer/{index}/forward_loss", loss)
         for index, length in _floats(lengths).items():
@@ -206,7 +215,8 @@ class Stage:
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = (layer.index, "forward" if mode is not Mode.LOCAL else self.now[1])
-        return Call(Randomness(self.seed, layer.index, minibatch, self._phase), mode, context=context)
+        randomness = Randomness(self.seed, layer.index, minibatch, self._phase)
+        return Call(randomness, mode, context=context, epoch=self._epoch)
 
     def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
         measured = self._output(logits, labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import Options, option
@@ -31,14 +32,11 @@ class ModelConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(Options):
-    """Optimizers of forward maps and inverses, unless a layer has its own."""
+class OptimizerConfig(DelayOptions):
+    """Optimizers of forward maps and inverses, unless a layer has its own, and the remedies for delay."""
 
     forward: Any = option(doc="optimizer of the forward maps")
     inverse: Any = option(doc="optimizer of the inverses")
-    delay_power: float = option(
-        0.5, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
-    )
 
     @property
     def pair(self) -> tuple[OptimizerOptions, OptimizerOptions]:

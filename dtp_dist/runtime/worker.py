@@ -74,7 +74,7 @@ class StageWorker:
             )
             for number in self.layout.layers(self.index)
         ]
-        return Stage(layers, rule, seed=config.seed, delay_power=config.optimizer.delay_power)
+        return Stage(layers, rule, seed=config.seed, remedies=config.optimizer)
 
     def begin(self, segment: Segment) -> Executor:
         """Return the executor of a segment; whoever steps it calls ``finish`` in the end."""

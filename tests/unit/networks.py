@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dtp_dist.algorithm.build import build_layer, layer_shapes
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import (
     ConvOptions,
     DenseOptions,
@@ -146,14 +147,15 @@ def stages(
     split: Sequence[int] | None = None,
     *,
     seed: int = SEED,
-    delay_power: float = 0.0,
+    **remedies: float,
 ) -> list[Stage]:
-    """Cut layers into stages of ``split`` layers each, one stage by default."""
+    """Cut layers into stages of ``split`` layers each, one stage by default; no remedies but those given."""
+    against_delay = DelayOptions(**{"delay_power": 0, "delay_memory": 0, "lookahead": 0, **remedies})
     learned = rule_options.build(len(layers))
     found, first = [], 0
     for count in split or [len(layers)]:
         part = layers[first : first + count]
-        found.append(Stage(part, learned, seed=seed, delay_power=delay_power))
+        found.append(Stage(part, learned, seed=seed, remedies=against_delay))
         first += count
     assert first == len(layers)
     return found

@@ -1,5 +1,7 @@
 """Convolutional layers, their inverses and flatten: against autograd, in any partition, through files."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -217,6 +219,20 @@ def test_export_writes_plain_torch_modules():
     assert "nn.Conv2d" in text
     assert "nn.MaxPool2d" in text
     assert "nn.Flatten" in text
+
+
+@pytest.mark.parametrize("kind", [ConvOptions(channels=4), DenseOptions(units=4)])
+def test_an_inverse_may_have_its_own_initial_weights_and_bias(kind):
+    def fresh(**own):
+        options = replace(kind, inverse=InverseOptions(**own))
+        shape = (2, 5, 5) if isinstance(kind, ConvOptions) else (7,)
+        maps = options.maps(shape, torch.Generator().manual_seed(2), inverse=True)
+        return [[each.detach() for each in map_.parameters()] for map_ in maps]
+
+    (forward, inverse), (same, small) = fresh(), fresh(init="uniform", scale=1e-3, bias=False)
+    assert same_bits(forward, same)
+    assert [len(inverse), len(small)] == [2, 1]
+    assert 0.5e-3 < small[0].abs().max() <= 1e-3 < inverse[0].abs().max()
 
 
 def test_work_counts_products_and_parameters():

@@ -10,6 +10,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, elu
 from dtp_dist.algorithm.maps import Call
 from dtp_dist.algorithm.optimizers import AdamOptions, SGDOptions
 from dtp_dist.algorithm.randomness import Randomness, derive_seed
+from dtp_dist.planning import costs, layer_work
 from networks import (
     ACTIVATIONS,
     BATCH,
@@ -212,6 +213,17 @@ def test_layers_without_iterations_keep_their_inverses_and_all_but_the_first_hav
     (stage,) = stages(layers, rule("ldrl"))
     exact_step([stage], 0, *minibatch())
     assert same_bits(before, [each for layer in layers[1:] for each in layer.g.parameters()])
+
+
+@pytest.mark.parametrize(("place", "products"), [("input", 3), ("output", 6)])
+def test_planning_counts_the_products_of_an_inverse_iteration(place, products):
+    """f once and g as often as it is taken, forth and back; differences spare three of g's six."""
+    learned, shapes = rule("ldrl").build(3), [(6,), (5,), (4,), (3,)]
+    one, three = (
+        layer_work(dense((6, 5, 4, 3), iterations=k, place=place), shapes, learned, 10)[1] for k in (1, 3)
+    )
+    f, g = (10 * (2 * 5 * 4 + costs.ELEMENT_WORK * size) + costs.CALL_WORK for size in (4, 5))
+    assert three - one == pytest.approx(2 * (f + products * g + costs.OPTIMIZER_WORK * 5 * 4))
 
 
 # What it is for

@@ -7,6 +7,7 @@ from torch.nn.functional import cosine_similarity
 
 from dtp_dist.algorithm.layers import BoundInstance, InverseOptions, ModuleOptions
 from dtp_dist.algorithm.optimizers import OPTIMIZERS, AdamOptions, SGDOptions
+from dtp_dist.algorithm.state import layer_state
 from dtp_dist.errors import NonFiniteError
 from networks import (
     BATCH,
@@ -184,6 +185,80 @@ def test_forward_rate_is_scaled_by_delay_and_the_inverse_rate_is_not():
     for delay, power, factor in ((3, 0.5, 0.5), (1, 1.0, 0.5), (7, 0.0, 1.0), (4, 2.0, 0.04)):
         for side, one, other in zip(sides, plain, change(delay, power), strict=True):
             assert_near(other, one * (factor if side == "forward" else 1.0))
+
+
+ADAM = AdamOptions(lr=0.01)
+
+
+def trained_once(**settings):
+    """A stage of delay 3 after one minibatch, its layers, and each parameter's change in that minibatch."""
+    layers = build(dense(), rule("dtp"), forward=ADAM, delay=3)
+    before = forward_values(layers)
+    (stage,) = stages(layers, rule("dtp"), **settings)
+    exact_step([stage], 0, *minibatch())
+    return stage, layers, [new - old for new, old in zip(forward_values(layers), before, strict=True)]
+
+
+def forward_values(layers):
+    return [parameter.detach().clone() for layer in layers for parameter in layer.f.module.parameters()]
+
+
+@pytest.mark.parametrize("lookahead", [1.0, 0.5, 0.0])
+def test_forward_looks_as_many_of_its_last_steps_ahead_as_minibatches_are_in_flight(lookahead):
+    stage, layers, steps = trained_once(lookahead=lookahead, delay_power=0.5)
+    weights = forward_values(layers)
+    for in_flight in range(4):
+        h, labels = minibatch(1 + in_flight)
+        found = stage.forward(1 + in_flight, h, labels)
+        there = [w + lookahead * in_flight * step for w, step in zip(weights, steps, strict=True)]
+        for weight, bias in zip(there[:-2:2], there[1:-2:2], strict=True):
+            h = torch.tanh(h @ weight.T + bias)
+        assert_near(found, h @ there[-2].T + there[-1])
+    assert same_bits(weights, forward_values(layers)), "looking ahead moves nothing"
+
+
+@pytest.mark.parametrize(("phase", "looks"), [("both", True), ("forward", True), ("inverse", False)])
+def test_only_a_forward_pass_that_an_update_follows_looks_ahead(phase, looks):
+    stage, _, _ = trained_once(lookahead=1.0)
+    stage.begin("evaluate", 0)
+    today = stage.forward(2, *minibatch(2))
+    stage.begin(phase, 0)
+    stage.forward(1, *minibatch(1))
+    assert torch.equal(stage.forward(2, *minibatch(2)), today) == (not looks)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_delay_lengthens_the_memory_of_forward_adam_alone(name):
+    """Delay 3 and q = 1/2: beta1 0.9 remembers 10 gradients, 0.95 twice as many."""
+    found = []
+    for beta1, delay in ((0.9, 3), (0.95, 0)):
+        forward, inverse = OPTIMIZERS[name](lr=0.01, beta1=beta1), OPTIMIZERS[name](lr=0.01)
+        layers = build(dense(), rule("dtp", jacobian="stored"), forward=forward, inverse=inverse, delay=delay)
+        parts = stages(layers, rule("dtp", jacobian="stored"), delay_memory=0.5)
+        for k in range(4):
+            exact_step(parts, k, *minibatch(k))
+        found.append(values(layers))
+    for one, other in zip(*found, strict=True):
+        assert_near(one, other)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "centred_rmsprop"])
+def test_optimizers_without_an_average_of_gradients_keep_their_memory(name):
+    options = OPTIMIZERS[name](lr=0.01)
+    assert options.with_memory(4.0) == options
+
+
+def test_without_delay_no_remedy_changes_a_bit_or_keeps_anything():
+    found = []
+    for strength in (0.0, 1.0):
+        layers = build(dense(), rule("dtp"), forward=ADAM)
+        remedies = dict.fromkeys(("delay_power", "delay_memory", "lookahead"), strength)
+        parts = stages(layers, rule("dtp"), [2, 2], **remedies)
+        for k in range(3):
+            exact_step(parts, k, *minibatch(k))
+        assert not any("last_step" in name for layer in layers for name in layer_state(layer))
+        found.append(values(layers))
+    assert same_bits(*found)
 
 
 # What is kept, and what is not

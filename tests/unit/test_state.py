@@ -27,12 +27,13 @@ OPTIMIZERS = {
 }
 
 
-def network(optimizer="adam", *, seed: int = SEED, kind: str | None = None):
+def network(optimizer="adam", *, seed: int = SEED, kind: str | None = None, delay: int = 0):
     options = dense(iterations=2)
     if kind:
         options[1] = ModuleOptions(kind=f"networks:{kind}", inverse=InverseOptions(iterations=3))
     chosen = OPTIMIZERS[optimizer]
-    return build(options, rule("dtp"), forward=chosen, inverse=chosen, seed=seed, dtype=torch.float32)
+    optimizers = {"forward": chosen, "inverse": chosen}
+    return build(options, rule("dtp"), **optimizers, seed=seed, delay=delay, dtype=torch.float32)
 
 
 def train(parts, first: int, last: int) -> None:
@@ -64,6 +65,24 @@ def test_a_fresh_network_goes_on_from_a_saved_state_with_the_same_bits(optimizer
         assert same_bits(list(left.values()), list(right.values()))
     for state, before in zip(saved, kept, strict=True):
         assert all(torch.equal(state[name], before[name]) for name in before), "loading copies"
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_stage_that_looks_ahead_goes_on_from_a_saved_state_with_the_same_bits(optimizer):
+    layers, fresh = network(optimizer, delay=1), network(optimizer, delay=1, seed=SEED + 1)
+    (stage,) = parts = stages(layers, rule("dtp"), lookahead=1.0)
+    (again,) = stages(fresh, rule("dtp"), lookahead=1.0)
+    train(parts, 0, 3)
+    for layer, other in zip(layers, fresh, strict=True):
+        load_layer_state(other, layer_state(layer))
+    for each in (stage, again):
+        for k in (3, 4):
+            each.forward(k, *minibatch(k, dtype=torch.float32))
+            each.inverse(k)
+        for k in (3, 4):
+            each.target(k, None)
+            each.update(k)
+    assert same_bits(values(layers), values(fresh))
 
 
 def test_names_of_a_trained_layers_tensors():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dtp_dist.algorithm.activations import ACTIVATIONS
+from dtp_dist.algorithm.layers.initial import INITS
 from dtp_dist.algorithm.maps import Map
 from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number, parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
@@ -19,13 +21,14 @@ from dtp_dist.algorithm.options import Options, RangeError, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
+LAST_STEP = "last_step"  # its name beside the optimizer's own state, and so in checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class InverseOptions(Options):
     """How a layer's inverse learns."""
 
-    activation: str = option("tanh", doc="activation of the inverse (dense and conv layers)")
+    activation: str = option("tanh", doc="activation of the inverse (dense, conv)")
     activation_of: str = option(
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
@@ -34,13 +37,16 @@ class InverseOptions(Options):
     )
     sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
     init: str | None = option(
-        None, doc="initial weights of the inverse (dense layers), as the layer's init; null for the layer's"
+        None, doc="initial weights of the inverse (dense, conv), as the layer's init; null for the layer's"
     )
     scale: float | None = option(
-        None, doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own", above=0
+        None,
+        doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own; if it is small, "
+        "ldrl's targets are weak at first instead of wrong",
+        above=0,
     )
     bias: bool | None = option(
-        None, doc="whether the inverse adds a bias (dense layers); null for the layer's"
+        None, doc="whether the inverse adds a bias (dense, conv); null for the layer's"
     )
     iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
@@ -58,15 +64,19 @@ class InverseOptions(Options):
             return self.activation, "linear"
         return "linear", self.activation
 
-    def check_activation(self) -> None:
-        """Check that the activation is one of ours.
+    def check_names(self) -> None:
+        """Check the activation and the initial weights, which user modules choose for themselves.
 
         Raises:
-            RangeError: it is not.
+            RangeError: one is not among ours.
         """
-        if self.activation not in ACTIVATIONS:
-            text = f"{self.activation!r} is not allowed; it must be one of {', '.join(ACTIVATIONS)}"
-            raise RangeError("inverse.activation", text)
+        for key, value, names in (
+            ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("init", self.init, (None, *INITS)),
+        ):
+            if value not in names:
+                text = f"{value!r} is not allowed; it must be one of {', '.join(filter(None, names))}"
+                raise RangeError(f"inverse.{key}", text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +171,17 @@ class LearnerGroup:
     """One optimizer for all learners with the same options: a step's overhead is paid once a stage.
 
     An optimizer treats each parameter by itself, so the grouping does not change a bit.
+
+    Args:
+        learners: the maps to train.
+        memory: factor of the memory of optimizers that average over past gradients.
+        keeps_steps: keep each parameter's last step beside the optimizer's state, for ``ahead``.
     """
 
-    def __init__(self, learners: Sequence[Learner]) -> None:
+    def __init__(
+        self, learners: Sequence[Learner], *, memory: float = 1.0, keeps_steps: bool = False
+    ) -> None:
+        self._keeps_steps = keeps_steps
         self._groups: list[list[Learner]] = []
         for learner in (each for each in learners if each.map.parameters()):
             for group in self._groups:
@@ -174,7 +192,7 @@ class LearnerGroup:
                 self._groups.append([learner])
         for group in self._groups:
             parameters = [parameter for learner in group for parameter in learner.map.parameters()]
-            optimizer = group[0].options.build(parameters)
+            optimizer = group[0].options.with_memory(memory).build(parameters)
             for learner in group:
                 learner.optimizer = optimizer
 
@@ -184,9 +202,35 @@ class LearnerGroup:
             optimizer = group[0].optimizer
             assert optimizer is not None
             optimizer.param_groups[0]["lr"] = group[0].rate(epoch, minibatch) * scale
+            moving = [each for each in optimizer.param_groups[0]["params"] if each.grad is not None]
+            before = [each.detach().clone() for each in moving] if self._keeps_steps else []
             optimizer.step()
-            for parameter in optimizer.param_groups[0]["params"]:
+            for parameter, old in zip(moving, before, strict=self._keeps_steps):
+                optimizer.state[parameter][LAST_STEP] = old.neg_().add_(parameter.detach())
+            for parameter in moving:
                 parameter.grad = None
+
+    @contextmanager
+    def ahead(self, steps: float) -> Iterator[None]:
+        """Let every parameter be where ``steps`` more steps like its last one would take it.
+
+        Nothing moves before the first step, with ``steps = 0``, or without ``keeps_steps``. In the end the
+        parameters are what they were, bit for bit.
+        """
+        kept: list[tuple[nn.Parameter, Tensor]] = []
+        for group in self._groups if steps else []:
+            optimizer = group[0].optimizer
+            assert optimizer is not None
+            for parameter in optimizer.param_groups[0]["params"]:
+                step = optimizer.state[parameter].get(LAST_STEP) if parameter in optimizer.state else None
+                if step is not None:
+                    kept.append((parameter, parameter.data))
+                    parameter.data = torch.add(parameter.data, step, alpha=steps)
+        try:
+            yield
+        finally:
+            for parameter, value in kept:
+                parameter.data = value
 
 
 @dataclass

@@ -34,11 +34,15 @@ class ConvOptions(LayerOptions):
     pool_padding: int = option(0, doc="padding around the image before pooling, pixels", at_least=0)
     activation: str = option("elu", doc="activation of the forward map", one_of=tuple(ACTIVATIONS))
     bias: bool = option(True, doc="whether the maps add a bias")
-    init: str = option("uniform", doc="initial weights of both maps; uniform is torch's own", one_of=INITS)
+    init: str = option(
+        "uniform",
+        doc="initial weights of both maps, though the inverse may have its own; uniform is torch's own",
+        one_of=INITS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.inverse.check_activation()
+        self.inverse.check_names()
         if self.inverse.activation_of == "input" and self.inverse.activation == "sigmoid":
             text = "'sigmoid' is not allowed of an input that pooling is undone of; it must be 0 at 0"
             raise RangeError("inverse.activation", text)
@@ -70,15 +74,21 @@ class ConvOptions(LayerOptions):
             raise RangeError("pool_kernel", f"{text}; write a smaller one, or pool: none")
         return (self.channels, *(pooling.size(side) for side in image))
 
-    def _weighted(self, module: Convolution, input_channels: int, generator: torch.Generator) -> None:
-        """Fill in the initial weights of a map between ``input_channels`` and ``channels``."""
+    def _fill(
+        self,
+        module: Convolution,
+        below: int,
+        init: str,
+        generator: torch.Generator,
+        scale: float | None = None,
+    ) -> None:
+        """Fill in the initial weights of a map between ``below`` and ``channels`` channels."""
         receptive = self.kernel**2
-        weight = initial_weight(self.channels, input_channels, self.init, generator, receptive)
+        weight = initial_weight(self.channels, below, init, generator, receptive, scale)
         with torch.no_grad():
             module.weight.copy_(weight.view(module.weight.shape))
             if module.bias is not None:
-                fan_in = input_channels * receptive
-                module.bias.copy_(initial_bias(len(module.bias), fan_in, self.init, generator))
+                module.bias.copy_(initial_bias(len(module.bias), below * receptive, init, generator))
 
     @property
     def affine_inverse(self) -> bool:
@@ -91,24 +101,26 @@ class ConvOptions(LayerOptions):
         conv = nn.Conv2d(
             below, self.channels, self.kernel, self.stride, self.padding, bias=self.bias, device="meta"
         ).to_empty(device="cpu")
-        self._weighted(conv, below, generator)
+        self._fill(conv, below, self.init, generator)
         forward = ConvMap(conv, pooling, self.activation, image)
-        if not inverse:
-            return forward, None
+        return forward, self._inverse(input_shape, generator) if inverse else None
+
+    def _inverse(self, input_shape: Shape, generator: torch.Generator) -> Map:
+        below, own = input_shape[0], self.inverse
         rest = tuple((side + 2 * self.padding - self.kernel) % self.stride for side in input_shape[1:])
-        back = nn.ConvTranspose2d(
+        conv = nn.ConvTranspose2d(
             self.channels,
             below,
             self.kernel,
             self.stride,
             self.padding,
             output_padding=rest,  # type: ignore[arg-type]
-            bias=self.bias,
+            bias=self.bias if own.bias is None else own.bias,
             device="meta",
         ).to_empty(device="cpu")
-        self._weighted(back, below, generator)
-        after, before = self.inverse.activations
-        return forward, TransposedConvMap(back, pooling, after, image, before)
+        self._fill(conv, below, own.init or self.init, generator, own.scale)
+        after, before = own.activations
+        return TransposedConvMap(conv, self.pooling, after, self._image(input_shape), before)
 
     def parameters(self, input_shape: Shape) -> int:
         return self.channels * input_shape[0] * self.kernel**2 + self.channels * self.bias

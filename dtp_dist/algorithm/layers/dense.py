@@ -26,21 +26,13 @@ def _linear(
     generator: torch.Generator,
     scale: float | None = None,
 ) -> nn.Linear:
-    """Return a linear module with fresh weights, of U(-scale, scale) where a scale is given."""
+    """Return a linear module with fresh weights."""
     module = nn.Linear(fan_in, fan_out, bias=bias, device="meta").to_empty(device="cpu")
     with torch.no_grad():
-        if scale is None:
-            module.weight.copy_(initial_weight(fan_out, fan_in, init, generator))
-        else:
-            module.weight.uniform_(-scale, scale, generator=generator)
+        module.weight.copy_(initial_weight(fan_out, fan_in, init, generator, scale=scale))
         if bias:
             module.bias.copy_(initial_bias(fan_out, fan_in, init, generator))
     return module
-
-
-def _check_one_of(key: str, value: str, names: tuple[str, ...]) -> None:
-    if value not in names:
-        raise RangeError(key, f"{value!r} is not allowed; it must be one of {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +65,7 @@ class DenseOptions(LayerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.inverse.check_activation()
-        if self.inverse.init is not None:
-            _check_one_of("inverse.init", self.inverse.init, INITS)
+        self.inverse.check_names()
 
     @property
     def needs_several_examples(self) -> bool:

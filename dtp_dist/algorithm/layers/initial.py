@@ -11,19 +11,27 @@ INITS = ("orthogonal", "xavier_uniform", "xavier_normal", "uniform")
 
 
 def initial_weight(
-    fan_out: int, fan_in: int, init: str, generator: torch.Generator, receptive: int = 1
+    fan_out: int,
+    fan_in: int,
+    init: str,
+    generator: torch.Generator,
+    receptive: int = 1,
+    scale: float | None = None,
 ) -> Tensor:
     """Return a weight ``[fan_out, fan_in * receptive]``, ``receptive`` the places of a convolution's kernel.
 
     ``xavier_uniform`` is U(-r, r), ``r = sqrt(6 / ((fan_in + fan_out) receptive))``; ``orthogonal`` is the
     orthogonal factor U V^T of that matrix's SVD (Lee et al. 2015, published code); ``xavier_normal`` has the
-    uniform one's variance; ``uniform`` is torch's own, ``r = 1 / sqrt(fan_in receptive)``.
+    uniform one's variance; ``uniform`` has ``r = scale`` or, by default, torch's own
+    ``r = 1 / sqrt(fan_in receptive)``.
     """
     weight = torch.empty(fan_out, fan_in * receptive)
     fans = (fan_in + fan_out) * receptive
     if init == "xavier_normal":
         return weight.normal_(0.0, math.sqrt(2.0 / fans), generator=generator)
-    bound = uniform_bound(fan_in * receptive) if init == "uniform" else math.sqrt(6.0 / fans)
+    bound = math.sqrt(6.0 / fans)
+    if init == "uniform":
+        bound = uniform_bound(fan_in * receptive) if scale is None else scale
     weight.uniform_(-bound, bound, generator=generator)
     if init == "orthogonal":
         u, _, vh = torch.linalg.svd(weight, full_matrices=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, TargetRuleOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
@@ -15,6 +16,7 @@ RULES: dict[str, type[RuleOptions]] = {
     "fw_dtp": FixedWeightOptions,
     "backprop": BackpropOptions,
     "ldrl": LDRLOptions,
+    "autoencoder": AutoencoderOptions,
 }
 
 __all__ = ["RULES", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions"]

@@ -1,0 +1,46 @@
+"""What a stage does about its delay: the updates between a minibatch's F and its U."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dtp_dist.algorithm.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayOptions(Options):
+    """Three remedies, all without effect where the delay is 0.
+
+    A target answers activations of weights that have moved since. The first two make the weights move less
+    and more steadily within a delay, the third lets F foresee where they will be:
+
+    - a lower rate (PipeMare, Yang et al. 2021, arXiv 1910.05124);
+    - a longer memory of Adam's first moment, so that no single gradient moves the weights far, while in
+      the end each counts as much as before;
+    - F computes with ``w + lookahead * n * (w's last step)``, n the updates that will come before its U
+      (SpecTrain, Chen et al. 2018, arXiv 1809.02839; with the step of any optimizer: PipeOptim, Guan et
+      al. 2023, arXiv 2312.00839). A last step that is one gradient, without momentum, foretells little.
+    """
+
+    delay_power: float = option(
+        0.3, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
+    )
+    delay_memory: float = option(
+        0.5,
+        doc="q: the memory 1 / (1 - beta1) of a stage's forward Adam is multiplied by (1 + delay)^q",
+        at_least=0,
+    )
+    lookahead: float = option(
+        1.0,
+        doc="F computes with the forward weights of that many times the updates before its U ahead, each "
+        "taken to be like the last; 0 for today's weights",
+        at_least=0,
+    )
+
+    def rate(self, delay: int) -> float:
+        """Return the factor of a stage's forward learning rate."""
+        return float((1.0 + delay) ** -self.delay_power)
+
+    def memory(self, delay: int) -> float:
+        """Return the factor of the memory of a stage's forward optimizer."""
+        return float((1.0 + delay) ** self.delay_memory)
