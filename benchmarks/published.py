@@ -46,7 +46,7 @@ EXPERIMENTS = {
     "lee2015_stochastic": Experiment("DTP, binary samples, 784-200-200-10", "MNIST", 1.54, LEE, "recalled"),
     "lee2015_stochastic_backprop": Experiment("its straight-through twin", "MNIST", 1.71, LEE, "recalled"),
     "lee2015_autoencoder": Experiment(
-        "denoising autoencoder 784-1000, softmax on its code", "MNIST", 1.35, LEE, "recalled"
+        "denoising autoencoder 784-1000, softmax on its code, tuned by labels", "MNIST", 1.35, LEE, "recalled"
     ),
     "lee2015_autoencoder_code": Experiment("the same without labels in its code"),
     "lee2015_cifar10": Experiment(
@@ -60,6 +60,9 @@ EXPERIMENTS = {
         "L-DRL, 784-5x256-10 tanh", "Fashion-MNIST", 16.40, RERUN, "read"
     ),
     "ernoult2022_mlp_mnist_backprop": Experiment("its backprop twin", "MNIST", 1.81, RERUN, "read"),
+    "ernoult2022_mlp_fashion_mnist_backprop": Experiment(
+        "its backprop twin", "Fashion-MNIST", 10.42, RERUN, "read"
+    ),
     "ernoult2022_lenet_cifar10": Experiment("L-DRL, LeNet", "CIFAR-10", stand_in=CIFAR_SHAPED),
     "ernoult2022_lenet_cifar10_backprop": Experiment("its backprop twin", "CIFAR-10", stand_in=CIFAR_SHAPED),
     "ernoult2022_vgg_cifar10": Experiment(

@@ -1,0 +1,78 @@
+"""The table of reproduced experiments: it has every config of a paper, and a run counts once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dtp_dist import load_config
+from dtp_dist.config import to_yaml
+from runs import small
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPERS = ("lee2015", "ernoult2022", "shibuya2023")
+
+
+@pytest.fixture
+def reproduce(monkeypatch):
+    """The script, with the benchmarks' own ``runs`` in the place of the tests'."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    for name in ("runs", "common", "published", "reproduce"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import reproduce
+
+    yield reproduce
+    for name in ("runs", "common", "published", "reproduce"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_every_config_of_a_paper_is_an_experiment_and_loads(reproduce):
+    names = {path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem.startswith(PAPERS)}
+    assert set(reproduce.EXPERIMENTS) == names
+    for name, experiment in reproduce.EXPERIMENTS.items():
+        config = load_config(reproduce.config_of(name), reproduce.overrides_of(name, 3, 1.0, "data"))
+        assert config.seed == 3
+        assert (
+            config.data.name == "synthetic" or experiment.data.lower().replace("-", "_") == config.data.name
+        )
+        assert (experiment.published is None) == (experiment.how == "")
+
+
+def test_a_scaled_run_has_its_share_of_the_epochs(reproduce):
+    whole = load_config(reproduce.config_of("lee2015_continuous")).train.epochs
+    assert f"train.epochs={whole // 4}" in reproduce.overrides_of("lee2015_continuous", 0, 0.25, "data")
+    assert reproduce.folder_of(Path("r"), "a", 1, 0.25) == Path("r/a-x0.25/seed1")
+
+
+def write_run(folder: Path, *lines: dict[str, float], result: dict[str, float] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(load_config(small(), ["seed=2"])))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_an_unfinished_run_counts_with_its_newest_evaluation(reproduce, tmp_path):
+    lines = [{"epoch": epoch, "time": 9.0 * epoch, "test_error": 5.0 - epoch} for epoch in (1, 2)]
+    row = reproduce.row_of(
+        "lee2015_discrete", write_run(tmp_path / "run", *lines, {"epoch": 3, "time": 27.0})
+    )
+    assert row is not None
+    assert (row["seed"], row["epochs"], row["of_epochs"], row["test_error"]) == (2, 2, 500, 3.0)
+    assert reproduce.row_of("lee2015_discrete", write_run(tmp_path / "new", {"epoch": 1})) is None
+
+
+def test_the_table_keeps_the_longest_run_of_each_seed_and_gives_mean_and_spread(reproduce):
+    def row(seed: int, epochs: int, error: float) -> dict[str, object]:
+        fixed = {"name": "lee2015_stochastic", "of_epochs": "1000", "data": "MNIST", "machine": "m"}
+        return {**fixed, "seed": str(seed), "epochs": str(epochs), "test_error": str(error)}
+
+    rows = reproduce.merged([row(0, 1000, 1.5), row(1, 10, 9.0)], [row(0, 50, 4.0), row(1, 1000, 1.7)])
+    assert [(row["seed"], row["test_error"]) for row in rows] == [("0", "1.5"), ("1", "1.7")]
+    line = reproduce.line_of("lee2015_stochastic", rows)
+    assert "| 1000 of 1000 | 1.60 +- 0.14 | 1.50, 1.70 | 1.54 |" in line
+    assert line.endswith("(recalled) |")
