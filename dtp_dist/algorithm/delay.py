@@ -19,7 +19,8 @@ class DelayOptions(Options):
       the end each counts as much as before;
     - F computes with ``w + lookahead * n * (w's last step)``, n the updates that will come before its U
       (SpecTrain, Chen et al. 2018, arXiv 1809.02839; with the step of any optimizer: PipeOptim, Guan et
-      al. 2023, arXiv 2312.00839). A last step that is one gradient, without momentum, foretells little.
+      al. 2023, arXiv 2312.00839). Without momentum a step is one gradient and foretells little: F then
+      computes with today's weights.
     """
 
     delay_power: float = option(
@@ -33,7 +34,7 @@ class DelayOptions(Options):
     lookahead: float = option(
         1.0,
         doc="F computes with the forward weights of that many times the updates before its U ahead, each "
-        "taken to be like the last; 0 for today's weights",
+        "taken to be like the last; 0, or an optimizer without momentum, for today's weights",
         at_least=0,
     )
 

@@ -89,6 +89,11 @@ class OptimizerOptions(Options):
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return the optimizer of ``parameters``; its learning rate is set before every step."""
 
+    @property
+    @abstractmethod
+    def has_momentum(self) -> bool:
+        """Whether a step keeps a part of the one before, and so foretells the next."""
+
     def with_memory(self, factor: float) -> OptimizerOptions:
         """Return these options with a first moment that averages over ``factor`` times as many gradients.
 
@@ -113,6 +118,11 @@ class SGDOptions(OptimizerOptions):
         if self.nesterov and not self.momentum:
             raise RangeError("nesterov", "needs a momentum above 0")
 
+    @property
+    def has_momentum(self) -> bool:
+        """Whether ``momentum`` is above 0."""
+        return self.momentum > 0
+
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's SGD."""
         return torch.optim.SGD(
@@ -134,6 +144,11 @@ class AdamOptions(OptimizerOptions):
     beta2: float = option(0.999, doc="decay of the second moment", at_least=0, below=1)
     eps: float = option(1e-8, doc="added to the root of the second moment", above=0)
     weight_decay: float = option(0.0, doc="L2 penalty, per step", at_least=0)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether ``beta1`` is above 0."""
+        return self.beta1 > 0
 
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's Adam, in its fused form (half the time on a CPU)."""
@@ -171,6 +186,11 @@ class RMSpropOptions(OptimizerOptions):
     centered: bool = option(False, doc="subtract the squared mean gradient")
     weight_decay: float = option(0.0, doc="L2 penalty, per step", at_least=0)
 
+    @property
+    def has_momentum(self) -> bool:
+        """Whether ``momentum`` is above 0."""
+        return self.momentum > 0
+
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return torch's RMSprop."""
         return torch.optim.RMSprop(
@@ -192,6 +212,11 @@ class CentredRMSpropOptions(OptimizerOptions):
     decay: float = option(0.95, doc="decay of both moments", at_least=0, below=1)
     momentum: float = option(0.9, doc="share of the last step kept", at_least=0, below=1)
     eps: float = option(0.001, doc="added inside the root", above=0)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether ``momentum`` is above 0."""
+        return self.momentum > 0
 
     def build(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Return ``CentredRMSprop``."""

@@ -190,9 +190,9 @@ def test_forward_rate_is_scaled_by_delay_and_the_inverse_rate_is_not():
 ADAM = AdamOptions(lr=0.01)
 
 
-def trained_once(**settings):
+def trained_once(forward=ADAM, **settings):
     """A stage of delay 3 after one minibatch, its layers, and each parameter's change in that minibatch."""
-    layers = build(dense(), rule("dtp"), forward=ADAM, delay=3)
+    layers = build(dense(), rule("dtp"), forward=forward, delay=3)
     before = forward_values(layers)
     (stage,) = stages(layers, rule("dtp"), **settings)
     exact_step([stage], 0, *minibatch())
@@ -204,8 +204,11 @@ def forward_values(layers):
 
 
 @pytest.mark.parametrize("lookahead", [1.0, 0.5, 0.0])
-def test_forward_looks_as_many_of_its_last_steps_ahead_as_minibatches_are_in_flight(lookahead):
-    stage, layers, steps = trained_once(lookahead=lookahead, delay_power=0.5)
+@pytest.mark.parametrize("forward", [ADAM, SGDOptions(lr=0.05, momentum=0.9), SGDOptions(lr=0.05)], ids=repr)
+def test_forward_looks_as_many_of_its_last_steps_ahead_as_minibatches_are_in_flight(forward, lookahead):
+    stage, layers, steps = trained_once(forward, lookahead=lookahead, delay_power=0.5)
+    if forward == SGDOptions(lr=0.05):
+        lookahead = 0.0  # without momentum
     weights = forward_values(layers)
     for in_flight in range(4):
         h, labels = minibatch(1 + in_flight)

@@ -175,7 +175,8 @@ class LearnerGroup:
     Args:
         learners: the maps to train.
         memory: factor of the memory of optimizers that average over past gradients.
-        keeps_steps: keep each parameter's last step beside the optimizer's state, for ``ahead``.
+        keeps_steps: keep each parameter's last step beside the optimizer's state, for ``ahead``, where the
+            optimizer has momentum.
     """
 
     def __init__(
@@ -203,9 +204,10 @@ class LearnerGroup:
             assert optimizer is not None
             optimizer.param_groups[0]["lr"] = group[0].rate(epoch, minibatch) * scale
             moving = [each for each in optimizer.param_groups[0]["params"] if each.grad is not None]
-            before = [each.detach().clone() for each in moving] if self._keeps_steps else []
+            keeps_steps = self._keeps_steps and group[0].options.has_momentum
+            before = [each.detach().clone() for each in moving] if keeps_steps else []
             optimizer.step()
-            for parameter, old in zip(moving, before, strict=self._keeps_steps):
+            for parameter, old in zip(moving, before, strict=keeps_steps):
                 optimizer.state[parameter][LAST_STEP] = old.neg_().add_(parameter.detach())
             for parameter in moving:
                 parameter.grad = None
