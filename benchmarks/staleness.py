@@ -36,9 +36,15 @@ RATES = {
 }
 TEXT = """# What delay costs
 
-Measured by `benchmarks/staleness.py` on {machine}; in-process runtime, one thread, CPU float32. MNIST,
-`mnist_dtp_adam.yaml` and, for backpropagation, `mnist_backprop.yaml`. Errors in percent, mean and sample
-deviation over the seeds; the training error is that of the last epoch, while it was still learning.
+Measured by `benchmarks/staleness.py` on {machine}; in-process runtime, one thread, CPU float32.
+MNIST, `mnist_dtp_adam.yaml` and, for backpropagation, `mnist_backprop.yaml`. Errors in percent, mean and
+sample deviation over the seeds; the training error is that of the last epoch, while it was still learning.
+Rates:
+
+- *unscaled*: no remedy for delay at all;
+- *rate / sqrt(1 + delay)*: `optimizer.delay_power=0.5` and no other remedy;
+- *default*: rate / (1 + delay)^0.3, Adam's memory times sqrt(1 + delay), and a forward pass that looks ahead
+  (`dtp_dist/algorithm/delay.py`); [staleness_search.md](staleness_search.md) says what else was tried.
 
 ## Exact beside eight stages with eight in flight, default settings
 
@@ -120,6 +126,11 @@ def spread(values: list[float]) -> str:
     return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
+def listed(values: list[float]) -> str:
+    """Return mean, deviation and each value: "2.54 ± 0.11 (2.43, 2.65)"."""
+    return f"{spread(values)} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
 def errors(done: list[tuple[Run, Result]], split: str, **wanted: object) -> list[float]:
     """Return one error per seed of the runs whose fields are as ``wanted``."""
     chosen = [
@@ -133,8 +144,8 @@ def errors(done: list[tuple[Run, Result]], split: str, **wanted: object) -> list
 def grid_table(done: list[tuple[Run, Result]]) -> list[str]:
     """Return the lines of the first table."""
     lines = [
-        "| rule | rate | stages, in flight | test error, mean ± deviation | each seed | training error |",
-        "|---|---|---|---|---|---|",
+        "| rule | rate | stages, in flight | test error | training error |",
+        "|---|---|---|---|---|",
     ]
     for rule, (_, _, title) in RULES.items():
         for rate, (_, words) in RATES.items():
@@ -143,34 +154,25 @@ def grid_table(done: list[tuple[Run, Result]]) -> list[str]:
                 tests = errors(done, "test", **wanted)
                 if tests:
                     train = statistics.mean(errors(done, "train", **wanted))
-                    each = ", ".join(f"{error:.2f}" for error in tests)
-                    words_or_none = words if in_flight > 1 else "-"
-                    lines.append(
-                        f"| {title} | {words_or_none} | {stages}, {in_flight} | {spread(tests)} | {each} "
-                        f"| {train:.2f} |"
-                    )
+                    shown = words if in_flight > 1 else "-"
+                    cells = (title, shown, f"{stages}, {in_flight}", listed(tests), f"{train:.2f}")
+                    lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def gap_table(done: list[tuple[Run, Result]]) -> list[str]:
     """Return the lines of the second table."""
     lines = [
-        "| epochs | error | 1 stage, D = 1 | 8 stages, D = 8 | difference of the means | seeds |",
-        "|---|---|---|---|---|---|",
+        "| epochs | error | 1 stage, D = 1 | 8 stages, D = 8 | difference of the means |",
+        "|---|---|---|---|---|",
     ]
     for epochs in GAP_EPOCHS:
         for split in ("test", "valid", "train"):
-            exact = errors(done, split, rule="dtp", rate="default", stages=1, epochs=epochs)
-            deep = errors(done, split, rule="dtp", rate="default", in_flight=8, epochs=epochs)
-            if exact and len(exact) == len(deep):
+            exact = errors(done, split, epochs=epochs, stages=1)
+            deep = errors(done, split, epochs=epochs, stages=8)
+            if exact and deep:
                 difference = statistics.mean(deep) - statistics.mean(exact)
-                lists = (", ".join(f"{error:.2f}" for error in values) for values in (exact, deep))
-                cells = (
-                    f"{spread(values)} ({text})" for values, text in zip((exact, deep), lists, strict=True)
-                )
-                lines.append(
-                    f"| {epochs} | {split} | {' | '.join(cells)} | {difference:+.2f} | {len(exact)} |"
-                )
+                lines.append(f"| {epochs} | {split} | {listed(exact)} | {listed(deep)} | {difference:+.2f} |")
     return lines
 
 
@@ -179,7 +181,7 @@ def draw(done: list[tuple[Run, Result]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(1, len(RULES), figsize=(11, 3.6), sharey=True)
     ticks = [f"{stages}, {in_flight}" for stages, in_flight in SHAPES]
@@ -197,7 +199,10 @@ def draw(done: list[tuple[Run, Result]], path: Path) -> None:
             panel.errorbar(places, means, yerr=(below, above), marker="o", capsize=3, label=words)
         panel.set(title=title, xlabel="stages, in flight", xticks=range(len(SHAPES)), xticklabels=ticks)
         panel.grid(alpha=0.3)
-    panels[0].set(ylabel="test error, %")
+    panels[0].set(ylabel="test error, %", yscale="log")
+    panels[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+    panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    panels[0].yaxis.set_minor_locator(ticker.NullLocator())
     panels[0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=80)

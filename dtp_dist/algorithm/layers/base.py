@@ -21,7 +21,7 @@ from dtp_dist.algorithm.options import Options, RangeError, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
-LAST_STEP = "last_step"  # its name beside the optimizer's own state, and so in checkpoints
+BEFORE = "before"  # a parameter before its last step, beside the optimizer's own state and in checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +175,8 @@ class LearnerGroup:
     Args:
         learners: the maps to train.
         memory: factor of the memory of optimizers that average over past gradients.
-        keeps_steps: keep each parameter's last step beside the optimizer's state, for ``ahead``, where the
-            optimizer has momentum.
+        keeps_steps: keep each parameter as it was before its last step beside the optimizer's state, for
+            ``ahead``, where the optimizer has momentum.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class LearnerGroup:
             before = [each.detach().clone() for each in moving] if keeps_steps else []
             optimizer.step()
             for parameter, old in zip(moving, before, strict=keeps_steps):
-                optimizer.state[parameter][LAST_STEP] = old.neg_().add_(parameter.detach())
+                optimizer.state[parameter][BEFORE] = old
             for parameter in moving:
                 parameter.grad = None
 
@@ -224,10 +224,10 @@ class LearnerGroup:
             optimizer = group[0].optimizer
             assert optimizer is not None
             for parameter in optimizer.param_groups[0]["params"]:
-                step = optimizer.state[parameter].get(LAST_STEP) if parameter in optimizer.state else None
-                if step is not None:
+                before = optimizer.state[parameter].get(BEFORE) if parameter in optimizer.state else None
+                if before is not None:
                     kept.append((parameter, parameter.data))
-                    parameter.data = torch.add(parameter.data, step, alpha=steps)
+                    parameter.data = torch.lerp(before, parameter.data, 1.0 + steps)
         try:
             yield
         finally:
