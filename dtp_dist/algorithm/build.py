@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Learner, Shape
+from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Shape
+from dtp_dist.algorithm.learners import Learner
 from dtp_dist.algorithm.numbers import parse_number
 from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import RangeError

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.delay import DelayOptions
-from dtp_dist.algorithm.layers.base import Layer, LearnerGroup
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.learners import LearnerGroup
 from dtp_dist.algorithm.maps import Call, Mode
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.algorithm.output import OutputMeasure

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dtp_dist.algorithm.layers.base import Layer, Learner, laid_out_like
+from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.learners import Learner, laid_out_like
 
 Tensors = dict[str, Tensor]
 

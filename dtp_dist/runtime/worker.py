@@ -74,7 +74,9 @@ class StageWorker:
             )
             for number in self.layout.layers(self.index)
         ]
-        return Stage(layers, rule, seed=config.seed, remedies=config.optimizer)
+        return Stage(
+            layers, rule, seed=config.seed, remedies=config.optimizer.at_depth(self.layout.in_flight)
+        )
 
     def begin(self, segment: Segment) -> Executor:
         """Return the executor of a segment; whoever steps it calls ``finish`` in the end."""

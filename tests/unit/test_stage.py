@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
+from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import BoundInstance, InverseOptions, ModuleOptions
 from dtp_dist.algorithm.optimizers import OPTIMIZERS, AdamOptions, SGDOptions
 from dtp_dist.algorithm.state import layer_state
@@ -529,3 +530,9 @@ def test_bfloat16_displacements_travel_as_bfloat16():
     for stage in parts:
         h = stage.forward(0, h, labels)
     assert parts[1].target(0, None).dtype is torch.bfloat16
+
+
+def test_two_in_flight_do_not_look_ahead_and_more_do():
+    remedies = DelayOptions(lookahead=0.7, delay_power=0.4, delay_memory=0.2)
+    assert remedies.at_depth(3) == remedies
+    assert remedies.at_depth(2) == DelayOptions(lookahead=0.0, delay_power=0.4, delay_memory=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions, Learner, LearnerGroup
+from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions
 from dtp_dist.algorithm.layers.conv import ConvOptions
 from dtp_dist.algorithm.layers.dense import DenseOptions
 from dtp_dist.algorithm.layers.flatten import FlattenOptions
@@ -33,8 +33,6 @@ __all__ = [
     "InverseOptions",
     "Layer",
     "LayerOptions",
-    "Learner",
-    "LearnerGroup",
     "ModuleOptions",
     "layer_kind",
 ]
