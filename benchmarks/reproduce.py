@@ -25,7 +25,7 @@ from published import EXPERIMENTS, Experiment
 
 from common import ROOT, machine
 from dtp_dist import load_config
-from runs import run
+from runs import run, same_run
 
 RESULTS = ROOT / "docs" / "results"
 COLUMNS = (
@@ -65,7 +65,10 @@ def folder_of(runs: Path, name: str, seed: int, scale: float) -> Path:
 
 
 def row_of(name: str, folder: Path) -> Row | None:
-    """Return what a run directory tells, of its newest evaluation where it is not finished."""
+    """Return what a run directory tells, of its newest evaluation where it is not finished.
+
+    A run whose settings are not the config's counts for nothing; its number of epochs may be another.
+    """
     if not (folder / "metrics.jsonl").exists():
         return None
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -73,6 +76,10 @@ def row_of(name: str, folder: Path) -> Row | None:
     if not evaluated:
         return None
     config = load_config(folder / "config.yaml")
+    given = overrides_of(name, config.seed, 1.0, config.data.root)
+    if not same_run(config_of(name), folder, [*given, f"train.epochs={config.train.epochs}"]):
+        print(f"{folder}: has other settings than {name}.yaml and is left out", flush=True)
+        return None
     last, result = evaluated[-1], folder / "result.json"
     done = json.loads(result.read_text()) if result.exists() else {}
     return {

@@ -38,7 +38,7 @@ def run(
     """
     folder = Path(folder)
     overrides = ["train.keep_checkpoints=1", "monitor.tensorboard=false", *overrides]
-    if (folder / "config.yaml").exists() and not _same_run(config_path, folder, overrides):
+    if (folder / "config.yaml").exists() and not same_run(config_path, folder, overrides):
         print(f"{folder}: was run with other settings; remove it to run it again", flush=True)
         return None
     if not (folder / "result.json").exists():
@@ -49,7 +49,7 @@ def run(
     return dict(json.loads((folder / "result.json").read_text()))
 
 
-def _same_run(config_path: str | Path, folder: Path, overrides: Sequence[str]) -> bool:
+def same_run(config_path: str | Path, folder: Path, overrides: Sequence[str]) -> bool:
     """Return whether a folder's run computes what the config with these overrides says."""
     try:
         old = load_config(folder / "config.yaml")

@@ -10,7 +10,7 @@ import pytest
 
 from dtp_dist import load_config
 from dtp_dist.config import to_yaml
-from runs import small
+from dtp_dist.runtime.layout import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("lee2015", "ernoult2022", "shibuya2023")
@@ -47,12 +47,11 @@ def test_a_scaled_run_has_its_share_of_the_epochs(reproduce):
     assert reproduce.folder_of(Path("r"), "a", 1, 0.25) == Path("r/a-x0.25/seed1")
 
 
-def write_run(folder: Path, *lines: dict[str, float], result: dict[str, float] | None = None) -> Path:
+def write_run(folder: Path, *lines: dict[str, float], overrides: tuple[str, ...] = ()) -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(to_yaml(load_config(small(), ["seed=2"])))
+    config = load_config(ROOT / "configs" / "lee2015_discrete.yaml", ["seed=2", *overrides])
+    (folder / "config.yaml").write_text(to_yaml(resolve(config)))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if result is not None:
-        (folder / "result.json").write_text(json.dumps(result))
     return folder
 
 
@@ -64,6 +63,10 @@ def test_an_unfinished_run_counts_with_its_newest_evaluation(reproduce, tmp_path
     assert row is not None
     assert (row["seed"], row["epochs"], row["of_epochs"], row["test_error"]) == (2, 2, 500, 3.0)
     assert reproduce.row_of("lee2015_discrete", write_run(tmp_path / "new", {"epoch": 1})) is None
+    other = write_run(tmp_path / "other", *lines, overrides=("rule.output_step=1.0",))
+    assert reproduce.row_of("lee2015_discrete", other) is None
+    fewer = write_run(tmp_path / "fewer", *lines, overrides=("train.epochs=50",))
+    assert reproduce.row_of("lee2015_discrete", fewer)["of_epochs"] == 500
 
 
 def test_the_table_keeps_the_longest_run_of_each_seed_and_gives_mean_and_spread(reproduce):
