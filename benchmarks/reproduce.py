@@ -25,6 +25,8 @@ from published import EXPERIMENTS, Experiment
 
 from common import ROOT, machine
 from dtp_dist import load_config
+from dtp_dist.config import Config
+from dtp_dist.errors import DtpDistError
 from runs import run, same_run
 
 RESULTS = ROOT / "docs" / "results"
@@ -64,6 +66,17 @@ def folder_of(runs: Path, name: str, seed: int, scale: float) -> Path:
     return runs / (name if scale == 1.0 else f"{name}-x{scale:g}") / f"seed{seed}"
 
 
+def settings_of(name: str, folder: Path) -> Config | None:
+    """Return a run's configuration if, but for the number of epochs, it is that of the config ``name``."""
+    try:
+        config = load_config(folder / "config.yaml")
+    except DtpDistError:
+        return None
+    given = overrides_of(name, config.seed, 1.0, config.data.root)
+    same = same_run(config_of(name), folder, [*given, f"train.epochs={config.train.epochs}"])
+    return config if same else None
+
+
 def row_of(name: str, folder: Path) -> Row | None:
     """Return what a run directory tells, of its newest evaluation where it is not finished.
 
@@ -75,9 +88,8 @@ def row_of(name: str, folder: Path) -> Row | None:
     evaluated = [line for line in lines if "test_error" in line]
     if not evaluated:
         return None
-    config = load_config(folder / "config.yaml")
-    given = overrides_of(name, config.seed, 1.0, config.data.root)
-    if not same_run(config_of(name), folder, [*given, f"train.epochs={config.train.epochs}"]):
+    config = settings_of(name, folder)
+    if config is None:
         print(f"{folder}: has other settings than {name}.yaml and is left out", flush=True)
         return None
     last, result = evaluated[-1], folder / "result.json"
