@@ -20,7 +20,7 @@ from dtp_dist.errors import ConfigError
 from dtp_dist.monitor import MetricsLog, Monitor, Monitors
 from dtp_dist.network import load_network
 from dtp_dist.plan import evaluation, total_steps
-from dtp_dist.run_dir import CONFIG, METRICS, make_run_dir, open_run_dir, write_result, write_text
+from dtp_dist.run_dir import CONFIG, METRICS, RESULT, make_run_dir, open_run_dir, write_result, write_text
 from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.layout import resolve
 from dtp_dist.runtime.start import start_runtime
@@ -82,7 +82,7 @@ def resume(
     start = newest_checkpoint(run_dir)
     batches = load_batches(config)
     steps = total_steps(config, batches["train"].count)
-    if start[1].step >= steps:
+    if start[1].step >= steps and (run_dir / RESULT).exists():
         raise ConfigError(
             f"{run_dir}: is trained to its end, step {start[1].step}; add train.epochs=N to go on"
         )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import dtp_dist
-from dtp_dist import load_config, train
+from dtp_dist import load_config, resume, train
 from dtp_dist.algorithm.state import weights_sha256
 from dtp_dist.checkpoint import newest_checkpoint, read_layers
 from dtp_dist.errors import ConfigError
@@ -137,7 +137,7 @@ def test_instances_run_in_process_only():
 
 
 SCRIPT = """
-from dtp_dist import load_config, train
+from dtp_dist import load_config, resume, train
 
 print("script")
 config = load_config("small.yaml", ["run_dir=run", "parallel.runtime=local", "parallel.stages=2"])
@@ -160,3 +160,15 @@ def test_a_script_without_a_main_guard_trains_in_processes(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n") == ["script", "local Sequential", ""]
+
+
+def test_a_run_that_was_killed_before_its_result_was_written_gives_it_when_it_is_resumed(tmp_path):
+    """All was trained, evaluated and saved; result.json alone was missing."""
+    run_dir = tmp_path / "run"
+    result, _ = train(small_config(f"run_dir={run_dir}"))
+    (run_dir / "result.json").unlink()
+    again, _ = resume(run_dir)
+    kept = ("steps", "train_loss", "test_error", "weights_sha256", "samples_per_second", "messages_bytes")
+    assert {name: again[name] for name in kept} == {name: result[name] for name in kept}
+    with pytest.raises(ConfigError, match="is trained to its end"):
+        resume(run_dir)
