@@ -18,6 +18,7 @@ RULES: dict[str, dict[str, Any]] = {
     "tp": {"name": "tp"},
     "ldrl": {"name": "ldrl"},
     "fw_dtp": {"name": "fw_dtp"},
+    "autoencoder": {"name": "autoencoder", "output_step": 1.0},
     "backprop": {"name": "backprop"},
 }
 MEASURED = ("weights_sha256", "train_loss", "valid_error", "test_error")
