@@ -42,7 +42,7 @@ class DelayOptions(Options):
     def at_depth(self, in_flight: int) -> Self:
         """Return the remedies of a run with that many minibatches in flight.
 
-        With two, a single update comes between any F and its U: looking ahead was not seen to help there, and
+        With two, a single update comes between any F and its U, so there is little to look ahead to, and
         its copy and interpolation of all weights cost a tenth of the speed of two small stages.
         """
         return replace(self, lookahead=0.0) if in_flight <= 2 else self
