@@ -1,45 +1,195 @@
-"""``trace.json``: what every stage did when, for a Chrome-trace viewer (Perfetto, chrome://tracing)."""
+"""``trace.json``: what every stage did when, for a Chrome-trace viewer (Perfetto, chrome://tracing).
+
+A row a stage, a bar an action, an arrow a message from the action that sent it to the one that needed it. A
+stage that waits draws nothing: waiting is the gaps. How long a gap's wait for a message or for room to send
+one took is in ``waited_ms`` and ``send_ms`` of the action beside it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dtp_dist.monitor.base import writing
 from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Span
 
-MICROSECONDS = 1e6
+MICROSECONDS, MILLISECONDS = 1e6, 1e3
+COLOURS = {
+    "forward": "rail_response",
+    "inverse": "rail_idle",
+    "target": "rail_animation",
+    "update": "rail_load",
+}
+"""chrome://tracing's names of blue, orange, red and green; Perfetto colours bars by their own names."""
+
+OTHER = "grey"
+SAME_CLOCK = 1e-5  # seconds by which a message may seem to come before it was sent
+WITHIN = 1e-9  # seconds; an arrow's end belongs to the bar that it lies in
 
 
-def write_trace(path: Path, stages: Sequence[Sequence[Span]], layout: Layout) -> None:
-    """Write the stages' timelines, one row per stage; times are microseconds from the first action.
+class Arrow(NamedTuple):
+    """A message: the stage and the action that sent it, and those that received it."""
 
-    The spans of one machine share its clock.
+    kind: str
+    source: int
+    sent: Span
+    target: int
+    received: Span
+
+
+def write_trace(
+    path: Path,
+    stages: Sequence[Sequence[Span]],
+    layout: Layout,
+    *,
+    minibatches: int | None = None,
+    virtual: bool = False,
+) -> None:
+    """Write the stages' timelines; times are microseconds from the first action.
+
+    The spans of one machine share its clock; those of others are moved so that no message comes before it
+    was sent.
+
+    Args:
+        stages: each stage's spans, oldest first.
+        minibatches: write the last ones alone; None for all.
+        virtual: the stages slept instead of computing.
+
+    Raises:
+        CheckpointError: it can't be written.
     """
-    start = min((span.start for spans in stages for span in spans), default=0.0)
-    events: list[dict[str, Any]] = []
-    for stage, spans in enumerate(stages):
-        events.append(_name(stage, layout.describe(stage)))
-        events.extend(_event(stage, span, start) for span in spans)
-    with writing(path):
-        path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
-
-
-def _name(stage: int, name: str) -> dict[str, Any]:
-    return {"ph": "M", "pid": 0, "tid": stage, "name": "thread_name", "args": {"name": name}}
-
-
-def _event(stage: int, span: Span, start: float) -> dict[str, Any]:
-    return {
-        "ph": "X",
-        "pid": 0,
-        "tid": stage,
-        "name": span.name,
-        "cat": "wait" if span.name.startswith(("wait", "send")) else "action",
-        "ts": round((span.start - start) * MICROSECONDS, 1),
-        "dur": round((span.end - span.start) * MICROSECONDS, 1),
-        "args": {"minibatch": span.minibatch},
+    aligned = on_one_clock(_last(stages, minibatches))
+    start = min((span.start for spans in aligned for span in spans), default=0.0)
+    events = [_about(0, "process_name", name="dtp_dist, virtual" if virtual else "dtp_dist")]
+    for stage, spans in enumerate(aligned):
+        events.append(_about(stage, "thread_name", name=layout.describe(stage)))
+        events.append(_about(stage, "thread_sort_index", sort_index=stage))
+        events.extend(_bars(stage, spans, start, layout))
+    for number, arrow in enumerate(arrows(aligned)):
+        events.extend(_ends(number, arrow, start))
+    content = {
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {"virtual": virtual, "in_flight": layout.in_flight, "partition": list(layout.partition)},
     }
+    with writing(path):
+        path.write_text(json.dumps(content))
+
+
+def _last(stages: Sequence[Sequence[Span]], minibatches: int | None) -> list[list[Span]]:
+    """Return the spans of the last minibatches: some stages keep more than others."""
+    if minibatches is None:
+        return [list(spans) for spans in stages]
+    last = max((span.minibatch for spans in stages for span in spans), default=0)
+    return [[span for span in spans if span.minibatch > last - minibatches] for spans in stages]
+
+
+def arrows(stages: Sequence[Sequence[Span]]) -> Iterator[Arrow]:
+    """Yield the messages whose two actions are both there.
+
+    A minibatch may come in two phases, whose last actions belong together, and those before them.
+    """
+    acts = [_acts(spans) for spans in stages]
+    for below in range(len(stages) - 1):
+        for kind, name, source, target in (
+            ("activation", "forward", below, below + 1),
+            ("target", "target", below + 1, below),
+        ):
+            sent, received = acts[source][name], acts[target][name]
+            for minibatch in sorted(sent.keys() & received.keys()):
+                pairs = zip(reversed(sent[minibatch]), reversed(received[minibatch]), strict=False)
+                yield from (Arrow(kind, source, first, target, second) for first, second in pairs)
+
+
+def _acts(spans: Sequence[Span]) -> dict[str, dict[int, list[Span]]]:
+    """Return the actions of a stage by name and minibatch, in order."""
+    found: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
+    for span in spans:
+        found[span.name][span.minibatch].append(span)
+    return found
+
+
+def on_one_clock(stages: Sequence[Sequence[Span]]) -> list[list[Span]]:
+    """Return the spans with those of every stage moved to the first stage's clock.
+
+    Messages tell how: none is received before it was sent. Where that holds already, nothing is moved.
+    """
+    moved, shift = [list(spans) for spans in stages[:1]], 0.0
+    for below, above in pairwise(stages):
+        earliest, latest = float("-inf"), float("inf")
+        for arrow in arrows([below, above]):
+            if arrow.kind == "activation":
+                earliest = max(earliest, arrow.sent.end - arrow.received.start)
+            else:
+                latest = min(latest, arrow.received.start - arrow.sent.end)
+        shift += _offset(earliest, latest)
+        moved.append([_moved(span, shift) for span in above])
+    return moved
+
+
+def _offset(least: float, most: float) -> float:
+    """Return 0 if it lies within the bounds: one clock; else their middle, or the only one there is."""
+    if least <= SAME_CLOCK and most >= -SAME_CLOCK:
+        return 0.0
+    known = [bound for bound in (least, most) if abs(bound) < float("inf")]
+    return sum(known) / len(known)
+
+
+def _moved(span: Span, seconds: float) -> Span:
+    return Span(span.name, span.minibatch, span.start + seconds, span.end + seconds) if seconds else span
+
+
+def _about(stage: int, what: str, **args: Any) -> dict[str, Any]:
+    return {"ph": "M", "pid": 0, "tid": stage, "name": what, "args": args}
+
+
+def _bars(stage: int, spans: Sequence[Span], start: float, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Yield the actions of a stage; a wait goes to the action after it, a send to the one before it."""
+    layers = layout.layers(stage)
+    waited = 0.0
+    bar: dict[str, Any] | None = None
+    for span in spans:
+        took = span.end - span.start
+        if span.name.startswith("wait"):
+            waited = took
+        elif span.name.startswith("send"):
+            if bar is not None:
+                bar["args"]["send_ms"] = round(took * MILLISECONDS, 4)
+        else:
+            if bar is not None:
+                yield bar
+            args: dict[str, Any] = {"minibatch": span.minibatch, "layers": f"{layers[0]}-{layers[-1]}"}
+            if waited:
+                args["waited_ms"], waited = round(waited * MILLISECONDS, 4), 0.0
+            bar = {
+                "ph": "X",
+                "pid": 0,
+                "tid": stage,
+                "name": span.name,
+                "cat": "action",
+                "cname": COLOURS.get(span.name, OTHER),
+                "ts": _microseconds(span.start - start),
+                "dur": _microseconds(took),
+                "args": args,
+            }
+    if bar is not None:
+        yield bar
+
+
+def _ends(number: int, arrow: Arrow, start: float) -> Iterator[dict[str, Any]]:
+    """Yield both ends of an arrow, each within its bar: at the end of the sending, the start of the other."""
+    sent, received = arrow.sent, arrow.received
+    leaves = max(sent.start, sent.end - WITHIN)
+    for phase, stage, when in (("s", arrow.source, leaves), ("f", arrow.target, received.start)):
+        end = {"ph": phase, "pid": 0, "tid": stage, "name": arrow.kind, "cat": "message", "id": number}
+        end |= {"ts": _microseconds(when - start), "args": {"minibatch": sent.minibatch}}
+        yield end | ({"bp": "e"} if phase == "f" else {})
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds * MICROSECONDS, 3)

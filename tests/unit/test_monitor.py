@@ -11,12 +11,11 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dtp_dist.errors import CheckpointError
-from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors, write_trace
+from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors
 from dtp_dist.monitor.base import Line
 from dtp_dist.monitor.console import ConsoleMonitor, in_words
 from dtp_dist.monitor.tensorboard import TensorBoardLog
-from dtp_dist.runtime.layout import Layout
-from dtp_dist.runtime.segment import Report, Segment, Span
+from dtp_dist.runtime.segment import Report, Segment
 from dtp_dist.schedule import Phase
 
 BOTH = Segment(Phase.BOTH, "train", 1, 30, 30, 0)
@@ -156,37 +155,6 @@ def test_tensorboard_has_scalars_by_group_and_events_as_text(tmp_path):
     assert text.tensor_proto.string_val[0] == b"checkpoint: path: x"
     log.close()
     log.close()
-
-
-def test_the_trace_has_a_named_row_a_stage(tmp_path):
-    spans = [
-        [Span("forward", 3, 10.0, 10.5), Span("send activation", 3, 10.5, 10.6)],
-        [Span("wait for activation", 3, 10.0, 10.6)],
-    ]
-    path = tmp_path / "trace.json"
-    write_trace(path, spans, Layout((2, 1), 1))
-    events = json.loads(path.read_text())["traceEvents"]
-    assert [event["args"]["name"] for event in events if event["ph"] == "M"] == [
-        "stage 0 (layers 1-2)",
-        "stage 1 (layer 3)",
-    ]
-    rest = [event for event in events if event["ph"] == "X"]
-    assert [(event["tid"], event["name"], event["cat"]) for event in rest] == [
-        (0, "forward", "action"),
-        (0, "send activation", "wait"),
-        (1, "wait for activation", "wait"),
-    ]
-    assert (rest[1]["ts"], rest[1]["dur"]) == (500000.0, pytest.approx(100000.0))
-
-
-def test_a_trace_of_nothing_is_valid(tmp_path):
-    write_trace(tmp_path / "trace.json", [[]], Layout((2,), 1))
-    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 1
-
-
-def test_a_trace_that_can_not_be_written_is_one_line(tmp_path):
-    with pytest.raises(CheckpointError, match=r"trace.json: can't be written"):
-        write_trace(tmp_path / "missing" / "trace.json", [[]], Layout((2,), 1))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
