@@ -68,7 +68,7 @@ class Driver:
         self.totals = Totals()
         self._counts = {split: each.count for split, each in batches.items()}
         self._batches = batches
-        self._generation = 0
+        self._generation, self._virtual = 0, config.parallel.virtual
         assert config.parallel.partition is not None
         self._stages = len(config.parallel.partition)
         self._collector = Collector(monitors, self._stages, config.data.batch_size)
@@ -96,7 +96,9 @@ class Driver:
         report = self._collector.report
         with start_runtime(self.config, self._batches, report, self._generation) as runtime:
             layers = [runtime.layout.describe(stage) for stage in range(self._stages)]
-            self._event("started", stages=layers, processes=runtime.processes(), generation=self._generation)
+            started: dict[str, Any] = {"stages": layers, "partition": list(runtime.layout.partition)}
+            started |= {"virtual": True} if self._virtual else {}
+            self._event("started", **started, processes=runtime.processes(), generation=self._generation)
             if self.checkpoint is not None:
                 runtime.load(self.checkpoint)
             if self._generation:
@@ -104,8 +106,13 @@ class Driver:
             for part in parts(self.config, self._counts["train"], self.totals.step):
                 self._run_part(runtime, part)
             runtime.flush()
-            write_trace(self.run_dir / TRACE, runtime.spans(), runtime.layout)
+            self._trace(runtime)
             return self._result(runtime)
+
+    def _trace(self, runtime: Runtime) -> None:
+        last = self.config.monitor.trace_minibatches
+        path, spans = self.run_dir / TRACE, runtime.spans()
+        write_trace(path, spans, runtime.layout, minibatches=last, virtual=self._virtual)
 
     def _recover(self, error: Exception) -> None:
         """Go back to the newest checkpoint, or to the start; raise the error if that was done too often."""
@@ -142,12 +149,12 @@ class Driver:
             validate_schedule(runtime.layout.stages, runtime.layout.in_flight, segment.phase, segment.count)
             totals.count(runtime.run(segment), learns=segment.phase is not Phase.INVERSE)
         totals.step = part.end
-        values = self._evaluate(runtime) if part.evaluate else {}
+        values = self._evaluate(runtime) if part.evaluate and not self._virtual else {}
         if part.ends_epoch or part.evaluate:
             self.monitors.values(totals.step, totals.epoch + 1, {**totals.epoch_values(), **values})
         if part.ends_epoch:
             totals.end_epoch()
-        if part.checkpoint:
+        if part.checkpoint and not self._virtual:
             self._save(runtime, part)
 
     def _evaluate(self, runtime: Runtime) -> dict[str, float]:
@@ -189,15 +196,14 @@ class Driver:
         runtime.save(folder, done)
 
     def _result(self, runtime: Runtime) -> dict[str, Any]:
-        """Return the content of ``result.json`` (design, section 6)."""
-        assert self.checkpoint is not None
-        totals, layout = self.totals, runtime.layout
-        means = totals.last_epoch()
+        """Return the content of ``result.json``; a virtual run has no losses, errors and weights."""
+        totals, layout, means = self.totals, runtime.layout, self.totals.last_epoch()
         return {
             "name": self.config.name,
             "steps": totals.step,
-            "train_loss": means["loss"],
-            "train_error": means["error"],
+            "virtual": self._virtual,
+            "train_loss": means.get("loss"),
+            "train_error": means.get("error"),
             "valid_error": totals.errors.get("valid"),
             "test_error": totals.errors.get("test"),
             "seconds": self.monitors.seconds,
@@ -209,7 +215,14 @@ class Driver:
             "stage_busy": totals.busy_shares(),
             "messages_bytes": totals.bytes_sent,
             "restarts": self._generation,
-            "weights_sha256": weights_sha256(read_layers(self.checkpoint, len(self.config.model.options))),
+            "weights_sha256": self._weights_sha256(),
             "seed": self.config.seed,
             "run_dir": str(self.run_dir),
         }
+
+    def _weights_sha256(self) -> str | None:
+        """Return the hash of the last checkpoint's weights, None in a virtual run, which has none."""
+        if self._virtual:
+            return None
+        assert self.checkpoint is not None
+        return weights_sha256(read_layers(self.checkpoint, len(self.config.model.options)))

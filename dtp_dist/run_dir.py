@@ -50,12 +50,13 @@ def _stamped(parent: Path, name: str) -> Path:
 
 
 def open_run_dir(path: Path, overrides: Sequence[str] = (), *, allow_code: bool) -> Config:
-    """Return the configuration of an earlier run, with overrides.
+    """Return the configuration of an earlier run whose weights are wanted, with overrides.
 
     Another number of stages takes the place of the partition that was worked out for the old one.
 
     Raises:
-        ConfigError: the folder holds no run, or its configuration imports code and ``allow_code`` is not set.
+        ConfigError: the folder holds no run, or a virtual one, which has no weights; or its configuration
+            imports code and ``allow_code`` is not set.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: holds no {CONFIG}, so it is not a run; name the folder of a run")
@@ -65,7 +66,11 @@ def open_run_dir(path: Path, overrides: Sequence[str] = (), *, allow_code: bool)
     raw = read_config(path / CONFIG, overrides)
     if not allow_code:
         _refuse_code(path / CONFIG, raw.get("model"))
-    return parse_config(raw)
+    config = parse_config(raw)
+    if config.parallel.virtual:
+        text = "a virtual run has no weights to go on from; train in a run of its own"
+        raise ConfigError(f"{path}: parallel.virtual_costs is set: {text}")
+    return config
 
 
 def _refuse_code(path: Path, value: Any) -> None:

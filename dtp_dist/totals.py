@@ -47,9 +47,8 @@ class Totals:
         self.before = self.this_epoch.take()
 
     def epoch_values(self) -> dict[str, float]:
-        """Return training loss, error and speed for a line of metrics."""
-        means = self.this_epoch.means()
-        values = {"train_loss": means["loss"], "train_error": means["error"]}
+        """Return training loss, error (where they are measured) and speed for a line of metrics."""
+        values = {f"train_{name}": value for name, value in self.this_epoch.means().items()}
         return {**values, "samples_per_second": self.samples_per_second}
 
     def last_epoch(self) -> dict[str, float]:

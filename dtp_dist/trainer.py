@@ -30,10 +30,10 @@ MakeMonitor = Callable[[int, int], Monitor]
 
 
 class Trained(NamedTuple):
-    """What a run ends with: the content of ``result.json`` and the forward network."""
+    """What a run ends with: the content of ``result.json`` and the forward network (None if virtual)."""
 
     result: dict[str, Any]
-    network: nn.Sequential
+    network: nn.Sequential | None
 
 
 def train(config: Config, *, modules: Modules | None = None, watch: Sequence[MakeMonitor] = ()) -> Trained:
@@ -142,8 +142,8 @@ def _drive(
         monitors.event(
             result["steps"], config.train.epochs, "finished", weights_sha256=result["weights_sha256"]
         )
-        assert driver.checkpoint is not None
-        return Trained(result, load_network(config, driver.checkpoint))
+        kept = driver.checkpoint
+        return Trained(result, None if kept is None else load_network(config, kept))
     finally:
         monitors.close()
 

@@ -6,7 +6,7 @@ configuration (``dtp_dist.config``) checks types and unknown keys, this file che
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -40,6 +40,8 @@ def allowed(metadata: Any) -> str:
 def _fits(value: Any, metadata: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_fits(item, metadata) for item in value)
+    if isinstance(value, Mapping):
+        return all(_fits(item, metadata) for item in value.values())
     if "one_of" in metadata:
         return bool(value in metadata["one_of"])
     if not isinstance(value, (int, float)):

@@ -47,11 +47,13 @@ class Stage:
         rule: the learning rule.
         seed: the run's seed.
         remedies: what it does about its delay.
+
+    ``examples`` counts those whose output was measured since the segment began.
     """
 
     def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, remedies: DelayOptions) -> None:
         self.layers, self.rule, self.seed = list(layers), rule, seed
-        self.meter = Meter()
+        self.meter, self.examples = Meter(), 0
         self.now = (0, "")
         self._phase, self._epoch = "both", 0
         self._output = OutputMeasure()
@@ -95,7 +97,7 @@ class Stage:
         ``passes``: how often each minibatch comes in a row, to be judged by the mean output.
         """
         assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
-        self._phase, self._epoch = phase, epoch
+        self._phase, self._epoch, self.examples = phase, epoch, 0
         self._output = OutputMeasure(passes)
 
     def abandon(self) -> None:
@@ -224,6 +226,7 @@ class Stage:
         if measured is not None:
             self._require_finite(minibatch, self.layers[-1].index, "output loss", measured[0])
             self.meter.add_all({"loss": measured[0], "error": measured[1]}, len(labels))
+            self.examples += len(labels)
 
     def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
         found = _floats(losses)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dtp_dist.algorithm.build import layer_shapes
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.options import RangeError
-from dtp_dist.config.parse import range_error
-from dtp_dist.config.schema import Config
+from dtp_dist.config.parse import range_error, unknown_key
+from dtp_dist.config.schema import Config, ParallelConfig
 from dtp_dist.errors import ConfigError
+from dtp_dist.schedule import Kind
 
 
 def shapes_of(config: Config) -> list[Shape]:
@@ -39,6 +40,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"parallel.stages: {text}")
     if parallel.partition is not None:
         _check_partition(parallel.partition, parallel.stages, layers)
+    _check_virtual_costs(parallel)
     instances = [i for i, layer in enumerate(config.model.options, 1) if layer.kind == "instance"]
     if instances and parallel.runtime != "inprocess":
         text = f"layer {instances[0]} is a module instance, which only parallel.runtime=inprocess can run"
@@ -54,6 +56,19 @@ def _check_partition(partition: list[int], stages: object, layers: int) -> None:
     if stages not in ("auto", len(partition)):
         text = f"{partition} has {len(partition)} stages, but parallel.stages is {stages}"
         raise ConfigError(f"parallel.partition: {text}")
+
+
+def _check_virtual_costs(parallel: ParallelConfig) -> None:
+    costs, stages = parallel.virtual_costs, parallel.stages
+    stages = len(parallel.partition) if parallel.partition else stages
+    if isinstance(costs, list) and len(costs) != stages:
+        text = f"has costs of {len(costs)} stages, but parallel.stages is {stages}"
+        raise ConfigError(f"parallel.virtual_costs: {text}; write one entry for each stage")
+    kinds = [kind.value for kind in Kind]
+    for each in costs if isinstance(costs, list) else [costs]:
+        for name in each if isinstance(each, dict) else ():
+            if name not in kinds:
+                raise unknown_key(f"parallel.virtual_costs.{name}", kinds)
 
 
 def _check_network(config: Config) -> None:

@@ -11,6 +11,7 @@ from dtp_dist.algorithm.optimizers import OptimizerOptions
 from dtp_dist.algorithm.options import Options, option
 from dtp_dist.algorithm.rules import RuleOptions
 from dtp_dist.data import SOURCES
+from dtp_dist.schedule import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,10 @@ class DataConfig(Options):
     options: dict[str, Any] = option(dict, doc="the data set's own: examples, shape, classes of synthetic")
 
 
+ActionCosts = float | dict[str, float]
+"""Milliseconds of every action, or of each by its letter."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig(Options):
     """Where the stages run and how minibatches flow through them."""
@@ -120,6 +125,14 @@ class ParallelConfig(Options):
         "packed bits stay as they are",
         one_of=("float32", "bfloat16"),
     )
+    virtual_costs: ActionCosts | list[ActionCosts] | None = option(
+        None,
+        doc="milliseconds that each action of a stage takes: stages sleep instead of computing, learn "
+        "nothing and send zeros (docs/virtual.md); one number for all actions, {F: 5, I: 8, T: 4, U: 3} (0 "
+        "where left out), or a list with one of these for each stage; null to compute",
+        at_least=0,
+        at_most=1e6,
+    )
     failure_timeout: float = option(
         10.0, doc="seconds within which a lost stage or message is noticed", above=0
     )
@@ -132,6 +145,18 @@ class ParallelConfig(Options):
     )
     placement_timeout: float = option(60.0, doc="Ray: seconds to wait for room on the cluster", above=0)
     start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
+
+    @property
+    def virtual(self) -> bool:
+        """Whether stages sleep instead of computing."""
+        return self.virtual_costs is not None
+
+    def action_costs(self, stage: int) -> dict[str, float]:
+        """Return the milliseconds of each action (F, I, T, U) of a virtual stage."""
+        costs = self.virtual_costs[stage] if isinstance(self.virtual_costs, list) else self.virtual_costs
+        assert costs is not None
+        named = costs if isinstance(costs, dict) else dict.fromkeys(Kind, costs)
+        return {kind.value: float(named.get(kind, 0.0)) for kind in Kind}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,10 @@ class Batches:
         images, labels = self.examples.pick(self._order(epoch)[start : start + self.batch_size])
         return images.view(-1, *self.input_shape), labels
 
+    def size(self, index: int) -> int:
+        """Return the number of examples in minibatch ``index`` of an epoch; the last may be smaller."""
+        return min(self.batch_size, len(self.examples) - index * self.batch_size)
+
     def _order(self, epoch: int) -> Tensor:
         if self._order_of is None or self._order_of[0] != epoch:
             self._order_of = (epoch, order(self.seed, epoch, len(self.examples), self.shuffle))

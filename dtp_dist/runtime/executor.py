@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dtp_dist.algorithm.stage import Stage
 from dtp_dist.messages import Message, MessageKind, Payload
 from dtp_dist.runtime.compact import Compact
 from dtp_dist.runtime.layout import Layout
@@ -22,6 +22,22 @@ from dtp_dist.transport import Receiver, Sender
 
 Source = Callable[[int], tuple[Tensor, Tensor]]
 BeforeAction = Callable[[Action], None]
+
+
+class Computes(Protocol):
+    """What does the actions: ``algorithm.stage.Stage``, or what takes its place."""
+
+    def begin(self, phase: str, epoch: int, passes: int = 1) -> None: ...
+
+    def forward(self, minibatch: int, h: Tensor, labels: Tensor) -> Tensor: ...
+
+    def inverse(self, minibatch: int) -> None: ...
+
+    def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None: ...
+
+    def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None: ...
+
+    def update(self, minibatch: int) -> None: ...
 
 
 @dataclass
@@ -58,7 +74,7 @@ class Executor:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Computes,
         index: int,
         layout: Layout,
         segment: Segment,
@@ -74,7 +90,8 @@ class Executor:
     ) -> None:
         self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
         self._source, self._done, self._before = source, done, before
-        self._index, self._device = index, device or torch.device("cpu")
+        self._index, self._layers = index, layout.layers(index)
+        self._device = device or torch.device("cpu")
         self._on_host = self._device.type == "cpu"
         self._align_every, self._compact = align_every, compact
         self._actions = stage_actions(
@@ -151,11 +168,9 @@ class Executor:
         with self._timeline.computing("forward", minibatch):
             h = self._stage.forward(minibatch, h, labels)
         if self._links.activation_out is not None:
-            top = self._stage.layers[-1].index
+            link, top = self._links.activation_out, self._layers[-1]
             sent, packed = self._compact.activation(h, minibatch)
-            self._send(
-                self._links.activation_out, MessageKind.ACTIVATION, top, minibatch, (sent, labels), packed
-            )
+            self._send(link, MessageKind.ACTIVATION, top, minibatch, (sent, labels), packed)
 
     def _inverse(self, minibatch: int) -> None:
         with self._timeline.computing("inverse", minibatch):
@@ -174,7 +189,7 @@ class Executor:
                 known = self._compact.knows_input
                 below.append(self._stage.align(minibatch, descent, knows_input=known))
         if self._links.target_out is not None:
-            under = self._stage.layers[0].index - 1
+            under = self._layers[0] - 1
             payloads = tuple(self._compact.numbers(each) for each in below if each is not None)
             self._send(self._links.target_out, MessageKind.TARGET, under, minibatch, payloads)
 

@@ -20,6 +20,7 @@ from dtp_dist.runtime.faults import Inject
 from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
 from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
 from dtp_dist.runtime.timeline import Timeline, in_words
+from dtp_dist.runtime.virtual import VirtualStage
 from dtp_dist.schedule import Action, Kind
 
 OUTPUT_NAMES = ("loss", "error")
@@ -53,7 +54,8 @@ class StageWorker:
         self.device = device_of(config, index)
         self._batches, self._report, self._faults = batches, report, inject
         self._dtype = DTYPES[config.train.dtype]
-        self.stage = self._build_stage()
+        virtual = config.parallel.virtual
+        self.stage: Stage | VirtualStage = self._virtual_stage() if virtual else self._build_stage()
         self._segment: Segment | None = None
         self._executor: Executor | None = None
 
@@ -76,6 +78,17 @@ class StageWorker:
         ]
         return Stage(
             layers, rule, seed=config.seed, remedies=config.optimizer.at_depth(self.layout.in_flight)
+        )
+
+    def _virtual_stage(self) -> VirtualStage:
+        config = self.config
+        return VirtualStage(
+            self.layout.layers(self.index),
+            shapes_of(config),
+            config.parallel.action_costs(self.index),
+            config.rule.build(len(config.model.options)),
+            dtype=self._dtype,
+            device=self.device,
         )
 
     def begin(self, segment: Segment) -> Executor:
@@ -113,7 +126,7 @@ class StageWorker:
             busy=self.timeline.busy - busy,
             waiting=self.timeline.waiting - waiting,
             bytes_sent=self.links.bytes_sent - sent,
-            examples=round(self._total.weight("loss")),
+            examples=self.stage.examples,
             means={name: means[name] for name in OUTPUT_NAMES if name in means},
         )
 
@@ -154,6 +167,8 @@ class StageWorker:
         batches = self._batches[segment.split]
 
         def minibatch(number: int) -> tuple[Tensor, Tensor]:
+            if isinstance(self.stage, VirtualStage):
+                return self.stage.minibatch(batches.size(segment.index(number)))
             x, labels = batches.minibatch(segment.epoch, segment.index(number))
             return x.to(self.device, self._dtype), labels.to(self.device)
 
