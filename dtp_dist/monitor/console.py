@@ -1,13 +1,17 @@
-"""What a person sees: a live line on a terminal, plain lines otherwise."""
+"""What a person sees: a live view on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
+import time
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
 
 from dtp_dist.monitor.base import Line, Monitor
+from dtp_dist.monitor.live import View
 
 PLAIN_SECONDS = 5.0
+REFRESH_SECONDS = 0.5  # drawing takes milliseconds that a stage may need; no thread draws
 _SHOWN = {
     "train_loss": ("train loss", "{:.4f}"),
     "train_error": ("train error", "{:.2f} %"),
@@ -32,37 +36,24 @@ def in_words(line: Line) -> str:
     return ", ".join(shown)
 
 
-def _short(line: Line) -> str:
-    """Return what fits beside the bar on a terminal of 80 columns."""
-    values = line.values
-    loss = f"loss {values['train_loss']:.4f}" if "train_loss" in values else ""
-    speed = f"  {values['samples_per_second']:.0f}/s" if "samples_per_second" in values else ""
-    return loss + speed
-
-
 class ConsoleMonitor(Monitor):
     """Progress of ``steps`` minibatches in ``epochs`` epochs."""
 
     def __init__(self, console: Console, steps: int, epochs: int) -> None:
         self._console, self._steps, self._epochs = console, steps, epochs
-        self._last = 0.0
-        self._progress: Progress | None = None
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=16),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=console,
-            )
-            self._task = self._progress.add_task("starting", total=steps, values="")
-            self._progress.start()
+        self._last, self._drawn = 0.0, 0.0
+        self._virtual = False
+        self._view = View(steps, epochs)
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(self._view, console=console, auto_refresh=False)
+            self._live.start(refresh=True)
 
     def write(self, line: Line) -> None:
         """Show the line: epochs always, events always, other values live or every few seconds."""
-        place = f"epoch {line.epoch}/{self._epochs}"
+        self._draw(line)
         if line.event is not None:
+            self._virtual = line.details.get("virtual", self._virtual)
             if line.event in ("failed", "interrupted"):
                 kept, run = line.details.get("checkpoint"), line.details["run_dir"]
                 text = (
@@ -77,15 +68,23 @@ class ConsoleMonitor(Monitor):
             return
         text = in_words(line)
         ends_epoch = "test_error" in line.values
-        if self._progress is not None:
-            self._progress.update(self._task, completed=line.step, description=place, values=_short(line))
-        if ends_epoch or (self._progress is None and line.time - self._last >= PLAIN_SECONDS):
+        if ends_epoch or (self._live is None and line.time - self._last >= PLAIN_SECONDS):
             self._last = line.time
+            place = f"{'virtual ' if self._virtual else ''}epoch {line.epoch}/{self._epochs}"
             shown = f"{place}  step {line.step}/{self._steps}  {text}  ({line.time:.0f} s)"
             self._console.print(shown, highlight=False, soft_wrap=True, markup=False)
 
+    def _draw(self, line: Line) -> None:
+        """Let the live view take the line, and draw it unless it was drawn just now."""
+        self._view.take(line)
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn >= REFRESH_SECONDS:
+            self._drawn = now
+            self._live.refresh()
+
     def close(self) -> None:
-        """End the live line."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """End the live view, whose last state stays."""
+        if self._live is not None:
+            self._live.refresh()
+            self._live.stop()
+            self._live = None
