@@ -169,7 +169,7 @@ def test_tensorboard_reads_back_what_metrics_hold(finished):
 def test_the_trace_has_a_row_a_stage_and_no_two_actions_at_once(finished):
     trace = json.loads((finished.run_dir / "trace.json").read_text())
     events = trace["traceEvents"]
-    names = {event["tid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
+    names = {each["tid"]: each["args"]["name"] for each in events if each["name"] == "thread_name"}
     assert [names[row].split(" (")[0] for row in sorted(names)] == ["stage 0", "stage 1"]
     spans = [event for event in events if event["ph"] == "X"]
     assert {event["tid"] for event in spans} == {0, 1}

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from runs import EVERY_KIND, LiveRun, read_metrics, read_result, run_cli, small, the_line, write_config
+from dtp_dist.messages import HEADER_BYTES
+from dtp_dist.runtime.feed import load_batches
+from runs import (
+    EVERY_KIND,
+    LiveRun,
+    read_metrics,
+    read_result,
+    run_cli,
+    small,
+    small_config,
+    the_line,
+    write_config,
+)
 
 pytestmark = pytest.mark.slow
 RUN = ("train.epochs=3", "train.checkpoint_every=20", "parallel.stages=2", "parallel.in_flight=2")
@@ -53,6 +65,23 @@ def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_
         *("started", "stage lost", "started", "recovered"),
         *("resumed", "started", "finished"),
     ]
+
+
+def test_virtual_actors_send_as_much_as_real_stages_and_learn_nothing(tmp_path):
+    config = write_config(tmp_path)
+    two = ("parallel.stages=2", "parallel.in_flight=2", "train.evaluate_every=0", "train.max_steps=20")
+    sent = {}
+    for name, overrides in {"real": (), "virtual": (*RAY, "parallel.virtual_costs={F: 2}")}.items():
+        done = run_cli("train", config, f"run_dir={tmp_path / name}", *two, *overrides, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        sent[name] = read_result(tmp_path / name)["messages_bytes"]
+    result = read_result(tmp_path / "virtual")
+    assert (result["virtual"], result["runtime"], result["weights_sha256"]) == (True, "ray", None)
+    batches = load_batches(small_config())
+    examples = sum(len(batches[split].examples) for split in ("valid", "test"))
+    messages = batches["valid"].count + batches["test"].count
+    evaluated = examples * (4 * 32 + 8) + messages * HEADER_BYTES
+    assert sent["virtual"] == sent["real"] - evaluated, "no evaluation, and all else alike"
 
 
 def test_a_ray_client_address_is_refused(tmp_path):
