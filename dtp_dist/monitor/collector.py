@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from dtp_dist.monitor.base import Monitors
+from dtp_dist.runtime.kernel import resident_bytes
 from dtp_dist.runtime.segment import Report
 from dtp_dist.schedule import Phase
 
@@ -41,6 +42,10 @@ class Collector:
         values: dict[str, float] = {}
         for report in sorted(reports, key=lambda each: each.stage):
             values.update({_NAMES.get(name, name): value for name, value in report.values.items()})
+        busy = [value for name, value in values.items() if name.endswith("/busy")]
+        if busy:
+            values["idle"] = 1.0 - sum(busy) / len(busy)
+        values["driver/memory_mb"] = resident_bytes() / 1e6
         now = time.monotonic()
         if self._last is not None and done > self._last[0]:
             examples = (done - self._last[0]) * self._batch_size

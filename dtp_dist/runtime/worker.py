@@ -17,12 +17,14 @@ from dtp_dist.errors import NonFiniteError
 from dtp_dist.runtime.compact import Compact
 from dtp_dist.runtime.executor import Executor, Links, Source
 from dtp_dist.runtime.faults import Inject
+from dtp_dist.runtime.kernel import resident_bytes
 from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
 from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
 from dtp_dist.runtime.timeline import Timeline, in_words
 from dtp_dist.runtime.virtual import VirtualStage
 from dtp_dist.schedule import Action, Kind
 
+MEGA = 1e6
 OUTPUT_NAMES = ("loss", "error")
 ACTION_NAMES = {
     Kind.FORWARD: "forward",
@@ -94,7 +96,7 @@ class StageWorker:
     def begin(self, segment: Segment) -> Executor:
         """Return the executor of a segment; whoever steps it calls ``finish`` in the end."""
         self._segment = segment
-        self._mark = (self.timeline.clock(), self.timeline.busy, self.timeline.waiting)
+        self._mark = self._now()
         self._start = (self.timeline.busy, self.timeline.waiting, self.links.bytes_sent)
         self._total = Meter()
         self.timeline.keeps_spans = segment.trains
@@ -181,13 +183,23 @@ class StageWorker:
             return
         measured = self.stage.meter.take()
         self._total.merge(measured)
-        clock, busy, waiting = self._mark
-        self._mark = (self.timeline.clock(), self.timeline.busy, self.timeline.waiting)
-        seconds = max(self._mark[0] - clock, 1e-9)
-        values = measured.means()
-        values[f"stage/{self.index}/busy"] = (self._mark[1] - busy) / seconds
-        values[f"stage/{self.index}/waiting"] = (self._mark[2] - waiting) / seconds
+        before, self._mark = self._mark, self._now()
+        clock, busy, waiting, sent = (now - then for now, then in zip(self._mark, before, strict=True))
+        seconds = max(clock, 1e-9)
+        own = {"busy": busy / seconds, "waiting": waiting / seconds, "sent_mb": sent / MEGA, **self._memory()}
+        values = {**measured.means(), **{f"stage/{self.index}/{name}": value for name, value in own.items()}}
         self._report(Report(self.index, segment, minibatch, values))
+
+    def _now(self) -> tuple[float, float, float, int]:
+        """Return the time, seconds busy and waiting, and bytes sent so far."""
+        return self.timeline.clock(), self.timeline.busy, self.timeline.waiting, self.links.bytes_sent
+
+    def _memory(self) -> dict[str, float]:
+        """Return the megabytes that this stage's process holds, and its tensors on a device of their own."""
+        found = {"memory_mb": resident_bytes() / MEGA}
+        if self.device.type == "cuda":
+            found["gpu_memory_mb"] = torch.cuda.memory_allocated(self.device) / MEGA
+        return found
 
 
 def set_threads(config: Config) -> None:

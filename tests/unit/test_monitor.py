@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dtp_dist.errors import CheckpointError
 from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors
 from dtp_dist.monitor.base import Line
 from dtp_dist.monitor.console import ConsoleMonitor, in_words
-from dtp_dist.monitor.tensorboard import TensorBoardLog
 from dtp_dist.runtime.segment import Report, Segment
 from dtp_dist.schedule import Phase
 
@@ -70,8 +68,16 @@ def test_a_line_is_told_when_every_stage_has_reported(listener):
     assert line.values["train_loss"] == 0.5
     assert line.values["train_error"] == 12.0
     assert {"layer/1/forward_loss", "layer/3/forward_loss", "samples_per_second"} <= set(line.values)
+    assert line.values["driver/memory_mb"] > 10
     collector.report(Report(0, BOTH, 49, {}))
     assert [line.step for line in listener.lines] == [40, 50]
+
+
+def test_the_idle_share_is_what_the_stages_are_not_busy(listener):
+    collector = Collector(Monitors([listener]), 2, 40)
+    collector.report(Report(0, BOTH, 39, {"stage/0/busy": 0.9}))
+    collector.report(Report(1, BOTH, 39, {"stage/1/busy": 0.4}))
+    assert listener.lines[0].values["idle"] == pytest.approx(0.35)
 
 
 def test_an_inverse_pass_is_told_at_the_step_before_it_with_its_own_minibatch(listener):
@@ -137,24 +143,6 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
     assert [line["step"] for line in read(path)] == [1]
     log.write(Line(3, 1, 0.0, {"x": 1.0}))
     assert [line["step"] for line in read(path)] == [1, 3]
-
-
-def test_tensorboard_has_scalars_by_group_and_events_as_text(tmp_path):
-    log = TensorBoardLog(tmp_path)
-    log.write(Line(10, 1, 0.0, {"train_loss": 0.5, "layer/2/inverse_loss": 3.0}))
-    log.write(Line(30, 2, 0.0, {"layer/2/inverse_loss": 2.0}, None, {"minibatch": 40, "phase": "inverse"}))
-    log.write(Line(30, 2, 0.0, {}, "checkpoint", {"path": "x"}))
-    board = EventAccumulator(str(tmp_path))
-    board.Reload()
-    assert set(board.Tags()["scalars"]) == {"learning/train_loss", "layer/2/inverse_loss"}
-    assert [(each.step, each.value) for each in board.Scalars("layer/2/inverse_loss")] == [
-        (10, 3.0),
-        (40, 2.0),
-    ]
-    [text] = board.Tensors("events/text_summary")
-    assert text.tensor_proto.string_val[0] == b"checkpoint: path: x"
-    log.close()
-    log.close()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
