@@ -19,6 +19,7 @@ from torch import nn
 
 from dtp_dist import load_config
 from dtp_dist.config import parse_config, to_dict
+from dtp_dist.monitor.tags import tags_of
 from dtp_dist.runtime.feed import load_batches
 from runs import LOCAL, read_metrics, read_result, run_cli, small, the_line, write_config
 
@@ -138,7 +139,9 @@ def test_metrics_are_measured_every_so_many_minibatches_in_every_stage_and_layer
         *((40, 2), (50, 2), (60, 2)),
     ]
     due = {"train_loss", "train_error", "samples_per_second"}
-    due |= {f"stage/{stage}/{state}" for stage in (0, 1) for state in ("busy", "waiting")}
+    states = ("busy", "waiting", "sent_mb", "memory_mb")
+    due |= {f"stage/{stage}/{state}" for stage in (0, 1) for state in states}
+    due |= {"idle", "driver/memory_mb"}
     due |= {f"layer/{index}/{name}" for index in range(1, 6) for name in ("forward_loss", "displacement")}
     due |= {f"layer/{index}/inverse_loss" for index in (2, 3, 4)}
     for line in inside:
@@ -154,16 +157,17 @@ def test_tensorboard_reads_back_what_metrics_hold(finished):
     board.Reload()
     told: dict[str, list[tuple[int, float]]] = {}
     for line in finished.values():
-        for name in line.keys() - {"step", "epoch", "time"}:
-            tag = name if "/" in name else f"learning/{name}"
-            told.setdefault(tag, []).append((line["step"], line[name]))
+        values = {name: value for name, value in line.items() if name not in ("step", "epoch", "time")}
+        for tag, value in tags_of(values).items():
+            told.setdefault(tag, []).append((line["step"], value))
     assert set(board.Tags()["scalars"]) == set(told)
     for tag, values in told.items():
         found = [(event.step, event.value) for event in board.Scalars(tag)]
         assert [step for step, _ in found] == [step for step, _ in values]
         assert [value for _, value in found] == pytest.approx([value for _, value in values], rel=1e-5)
-    texts = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("events/text_summary")]
-    assert [text.split(":")[0] for text in texts] == ["started", "checkpoint", "checkpoint", "finished"]
+    table = board.Tensors("run/events")[-1].tensor_proto.string_val[0].decode().splitlines()
+    assert [row.split("|")[3] for row in table[2:]] == ["started", "finished"]
+    assert [event.step for event in board.Tensors("run/checkpoints")] == [30, 60]
 
 
 def test_the_trace_has_a_row_a_stage_and_no_two_actions_at_once(finished):
