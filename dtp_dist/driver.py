@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtp_dist.algorithm.state import weights_sha256
 from dtp_dist.checkpoint import (
@@ -30,6 +30,9 @@ from dtp_dist.runtime.segment import SegmentResult
 from dtp_dist.runtime.start import start_runtime
 from dtp_dist.schedule import Phase, Schedule
 from dtp_dist.totals import Totals
+
+if TYPE_CHECKING:
+    from dtp_dist.monitor.pictures import Pictures
 
 MENDABLE = (StageLostError, LinkError)
 """What a restart can mend; a NaN or a bug would come back."""
@@ -53,6 +56,7 @@ class Driver:
         run_dir: its folder; the newest checkpoint in it is where the run goes on after a loss.
         batches: the minibatches by split.
         start: the checkpoint to start from, None for fresh weights.
+        pictures: what shows timelines and checkpoints, None for nobody.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class Driver:
         monitors: Monitors,
         batches: Mapping[str, Batches],
         start: tuple[Path, Manifest] | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
+        self._pictures = pictures
         self.config, self.run_dir, self.monitors = config, run_dir, monitors
         self.checkpoint: Path | None = None
         self.totals = Totals()
@@ -103,6 +109,8 @@ class Driver:
                 runtime.load(self.checkpoint)
             if self._generation:
                 self._event("recovered", restarts=self._generation)
+            if self._pictures is not None:
+                self._pictures.begin(self.totals.step)
             for part in parts(self.config, self._counts["train"], self.totals.step):
                 self._run_part(runtime, part)
             runtime.flush()
@@ -149,6 +157,8 @@ class Driver:
             validate_schedule(runtime.layout.stages, runtime.layout.in_flight, segment.phase, segment.count)
             totals.count(runtime.run(segment), learns=segment.phase is not Phase.INVERSE)
         totals.step = part.end
+        if self._pictures is not None:
+            self._pictures.drained(runtime, totals.step, totals.epoch)
         values = self._evaluate(runtime) if part.evaluate and not self._virtual else {}
         if part.ends_epoch or part.evaluate:
             self.monitors.values(totals.step, totals.epoch + 1, {**totals.epoch_values(), **values})
@@ -192,6 +202,8 @@ class Driver:
             self.checkpoint = folder
             path = str(folder.relative_to(self.run_dir))
             self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", path=path)
+            if self._pictures is not None:
+                self._pictures.saved(folder, manifest)
 
         runtime.save(folder, done)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
@@ -24,6 +24,10 @@ from dtp_dist.run_dir import CONFIG, METRICS, RESULT, make_run_dir, open_run_dir
 from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.layout import resolve
 from dtp_dist.runtime.start import start_runtime
+
+if TYPE_CHECKING:
+    from dtp_dist.monitor.pictures import Pictures
+    from dtp_dist.monitor.tensorboard import TensorBoardLog
 
 Modules = Mapping[int, tuple[nn.Module, nn.Module | None]]
 MakeMonitor = Callable[[int, int], Monitor]
@@ -127,14 +131,14 @@ def _drive(
     """Run the driver with all monitors and leave its result."""
     steps = total_steps(config, batches["train"].count)
     listeners: list[Monitor] = [MetricsLog(run_dir / METRICS)]
-    if config.monitor.tensorboard:
-        from dtp_dist.monitor.tensorboard import TensorBoardLog
-
-        listeners.append(TensorBoardLog(run_dir))
+    board = _board(config, run_dir, start[1].step if start else 0)
+    if board is not None:
+        listeners.append(board)
     listeners += [make(steps, config.train.epochs) for make in watch]
     monitors = Monitors(listeners)
     try:
-        driver = Driver(config, run_dir, monitors, batches, start)
+        pictures = _pictures(config, batches, board, monitors, steps)
+        driver = Driver(config, run_dir, monitors, batches, start, pictures)
         if resumed is not None:
             monitors.event(driver.totals.step, driver.totals.epoch + 1, "resumed", **resumed)
         result = driver.go()
@@ -146,6 +150,33 @@ def _drive(
         return Trained(result, None if kept is None else load_network(config, kept))
     finally:
         monitors.close()
+
+
+def _board(config: Config, run_dir: Path, step: int) -> TensorBoardLog | None:
+    """Return TensorBoard's event file, introduced; None where none is wanted."""
+    if not config.monitor.tensorboard:
+        return None
+    from dtp_dist.monitor.tensorboard import TensorBoardLog
+
+    board = TensorBoardLog(run_dir)
+    board.introduce(config, (run_dir / CONFIG).read_text(), step)
+    return board
+
+
+def _pictures(
+    config: Config,
+    batches: Mapping[str, Batches],
+    board: TensorBoardLog | None,
+    monitors: Monitors,
+    steps: int,
+) -> Pictures | None:
+    """Return who makes pictures for TensorBoard, with validation examples where there are any."""
+    if board is None or not (config.monitor.pictures_every or config.monitor.histograms_every):
+        return None
+    from dtp_dist.monitor.pictures import Pictures
+
+    split = batches.get("valid", batches["test"])
+    return Pictures(config, split, board, monitors, per_epoch=batches["train"].count, steps=steps)
 
 
 def _bind(config: Config, modules: Modules) -> Config:

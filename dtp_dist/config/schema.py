@@ -165,6 +165,17 @@ class MonitorConfig(Options):
 
     every: int = option(100, doc="minibatches between two lines of metrics", at_least=1)
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    histograms_every: int = option(
+        5,
+        doc="epochs between two histograms of weights, activations and displacements in TensorBoard, made "
+        "from checkpoints; 0 for none",
+        at_least=0,
+    )
+    pictures_every: int = option(
+        5,
+        doc="epochs between two pictures in TensorBoard (pipeline, reconstructions, alignment); 0 for none",
+        at_least=0,
+    )
     alignment_every: int = option(
         0,
         doc="minibatches between two whose updates and inverses are measured against backpropagation's "

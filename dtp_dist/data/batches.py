@@ -73,6 +73,11 @@ class Batches:
         """Return the number of examples in minibatch ``index`` of an epoch; the last may be smaller."""
         return min(self.batch_size, len(self.examples) - index * self.batch_size)
 
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the split's first examples, ``count`` or all there are, shaped as ``minibatch`` does."""
+        images, labels = self.examples.pick(torch.arange(min(count, len(self.examples))))
+        return images.view(-1, *self.input_shape), labels
+
     def _order(self, epoch: int) -> Tensor:
         if self._order_of is None or self._order_of[0] != epoch:
             self._order_of = (epoch, order(self.seed, epoch, len(self.examples), self.shuffle))

@@ -65,6 +65,13 @@ class Examples:
             images.sub_(self.mean.view(-1, 1, 1)).div_(self.deviation.view(-1, 1, 1))
         return images, self.labels.index_select(0, chosen)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return what ``pick`` returned, or something near it, as pixels in [0, 1]: float32 [B, C, H, W]."""
+        images = images.reshape(-1, *self.shape).to(torch.float32)
+        if self.mean is not None and self.deviation is not None:
+            images = images * self.deviation.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+        return images.clamp(0.0, 1.0)
+
     def part(self, start: int, stop: int) -> Examples:
         """Return examples ``start`` to ``stop - 1``; they share the memory of these."""
         return replace(self, images=self.images[start:stop], labels=self.labels[start:stop])

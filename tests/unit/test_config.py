@@ -58,7 +58,8 @@ UNKNOWN = [
     ("data.batchsize=2", "data.batchsize: unknown key; did you mean batch_size?"),
     (
         "monitor.xyz=2",
-        "monitor.xyz: unknown key; known here: every, tensorboard, alignment_every, trace_minibatches",
+        "monitor.xyz: unknown key; known here: every, tensorboard, histograms_every, "
+        "pictures_every, alignment_every, trace_minibatches",
     ),
 ]
 
