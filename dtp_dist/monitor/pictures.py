@@ -19,7 +19,7 @@ from dtp_dist.monitor.base import Monitors
 from dtp_dist.monitor.drawing import angle_bars, image_rows
 from dtp_dist.monitor.probe import Found, Probe, one_thread
 from dtp_dist.monitor.reconstruction import reconstructions
-from dtp_dist.monitor.tags import LAYERS, LEARNING, PIPELINE
+from dtp_dist.monitor.tags import LAYERS, LEARNING, PIPELINE, TENSORS
 from dtp_dist.monitor.tensorboard import TensorBoardLog
 from dtp_dist.monitor.timeline_picture import timeline_picture
 from dtp_dist.runtime.base import Runtime
@@ -157,6 +157,6 @@ def _distributions(found: Found) -> Iterator[tuple[str, Tensor]]:
         for side, module in at.layer.modules().items():
             weights = [each.detach().flatten() for each in module.parameters()]
             if weights:
-                yield f"{LAYERS}_{side}_weights/{layer}", torch.cat(weights)
-        yield f"{LAYERS}_activations/{layer}", at.h_out
-        yield f"{LAYERS}_displacements/{layer}", at.delta
+                yield f"{TENSORS}/{side}_weights/{layer}", torch.cat(weights)
+        yield f"{TENSORS}/activations/{layer}", at.h_out
+        yield f"{TENSORS}/displacements/{layer}", at.delta

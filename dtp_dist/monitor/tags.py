@@ -1,7 +1,7 @@
 """Under which tags TensorBoard shows what a run measures: its page sorts their groups by name.
 
-``learning`` comes first, then ``per_layer``, ``pipeline`` and ``system``. Within a group all layers' (or
-stages') charts of one quantity are neighbours.
+``learning`` comes first, then ``per_layer``, ``pipeline``, ``system`` and the histograms of ``tensors``. Within
+a group all layers' (or stages') charts of one quantity are neighbours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from dtp_dist.config import Config
 
-LEARNING, LAYERS, PIPELINE, SYSTEM = "learning", "per_layer", "pipeline", "system"
+LEARNING, LAYERS, PIPELINE, SYSTEM, TENSORS = "learning", "per_layer", "pipeline", "system", "tensors"
 _NUMBERED = re.compile(r"(layer|stage)/(\d+)/(.+)")
 _SPEED = ("samples_per_second", "idle")
 _EPOCH_MEANS = ("train_loss", "train_error", "samples_per_second")
@@ -56,27 +56,30 @@ def charts(config: Config) -> Charts:
     rule = config.rule.build(layers)
     errors = ["train_error_of_epoch", *(["valid_error"] if has_valid(config) else []), "test_error"]
     learning = {
-        "error, percent": [f"{LEARNING}/{name}" for name in errors],
-        "loss": [f"{LEARNING}/train_loss", *(f"{LEARNING}/{each[:-5]}loss" for each in errors[1:])],
+        "error, percent": errors,
+        "loss": [name.replace("error", "loss") for name in errors],
     }
     per_layer = {}
     if rule.learned_inverses():
         per_layer["inverse loss of each layer"] = "inverse_loss"
     per_layer["forward loss of each layer"] = "forward_loss"
-    per_layer["length of the displacement over that of the activation"] = "displacement"
+    per_layer["displacement, length over the activation's"] = "displacement"
     if config.monitor.alignment_every:
-        per_layer["angle between update and backpropagation's, degrees"] = "update_angle"
-        per_layer["angle between target and backpropagation's, degrees"] = "target_angle"
+        per_layer["update to backpropagation's, degrees"] = "update_angle"
+        per_layer["target to backpropagation's, degrees"] = "target_angle"
     stages = {
         "share of time each stage computes": f"{PIPELINE}/busy/",
         "share of time each stage waits": f"{PIPELINE}/waiting/",
         "memory, MB": f"{SYSTEM}/memory_mb/",
     }
     return {
-        "learning": {title: ["Multiline", tags] for title, tags in learning.items()},
+        "learning": {
+            title: ["Multiline", [f"{LEARNING}/{name}$" for name in names]]
+            for title, names in learning.items()
+        },
         "layers": {title: ["Multiline", [f"{LAYERS}/{name}/.*"]] for title, name in per_layer.items()},
         "pipeline and system": {
-            "samples per second": ["Multiline", [f"{PIPELINE}/samples_per_second"]],
+            "samples a second": ["Multiline", [f"{PIPELINE}/samples_per_second$"]],
             **{title: ["Multiline", [f"{start}.*"]] for title, start in stages.items()},
         },
     }

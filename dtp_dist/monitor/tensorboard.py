@@ -68,16 +68,18 @@ class TensorBoardLog(Monitor):
         self._summary(step, *(_scalar(tag, value) for tag, value in values.items()))
 
     def _event(self, line: Line) -> None:
-        """Tell an event: checkpoints by themselves, all others in one table that grows."""
+        """Tell an event: checkpoints by themselves, all others in one list that grows.
+
+        TensorBoard keeps one text a tag and step, and several events may share a step.
+        """
         details = ", ".join(f"{name}: {value}" for name, value in line.details.items())
         if line.event in ("recovered", "resumed"):
             self._purge(line.step)
         if line.event == "checkpoint":
             self._summary(line.step, _named_text(CHECKPOINTS, details))
             return
-        self._events.append(f"|{line.time:.0f} s|{line.step}|{line.event}|{_cell(details)}|")
-        table = ["|time|step|event|details|", "|---|---|---|---|", *self._events]
-        self._summary(line.step, _named_text(EVENTS, "\n".join(table)))
+        self._events.append(f"- {line.time:.0f} s, step {line.step}: **{line.event}** {_one_line(details)}")
+        self._summary(line.step, _named_text(EVENTS, "\n".join(self._events)))
         if line.event in ("finished", "failed", "interrupted"):
             self._summary(line.step, hparams.session_end(well=line.event == "finished"))
 
@@ -134,8 +136,8 @@ def _named_text(tag: str, text: str) -> Any:
     return found
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def histogram(tag: str, values: Tensor) -> Any:

@@ -99,7 +99,7 @@ def test_a_recovered_run_goes_on_with_its_curves(tmp_path):
         log.write(Line(step, 1, 0.0, {"test_loss": 1.0}))
         log.histogram(step, "weights", torch.ones(3))
     log.write(Line(30, 1, 0.0, {}, "checkpoint", {"path": "x"}))
-    log.write(Line(60, 1, 5.0, {}, "stage lost", {"message": "stage 1: died | badly", "restarts": 1}))
+    log.write(Line(60, 1, 5.0, {}, "stage lost", {"message": "stage 1: died\nbadly", "restarts": 1}))
     log.write(Line(30, 1, 6.0, {}, "recovered", {"restarts": 1}))
     log.write(Line(40, 1, 7.0, {"test_loss": 2.0}))
     log.close()
@@ -107,10 +107,9 @@ def test_a_recovered_run_goes_on_with_its_curves(tmp_path):
     found = [(each.step, each.value) for each in board.Scalars("learning/test_loss")]
     assert found == [(10, 1.0), (20, 1.0), (30, 1.0), (40, 2.0)]
     assert [each.step for each in board.Histograms("weights")] == [10, 20, 30]
-    table = texts(board, "run/events")[-1].splitlines()
-    assert table[2:] == [
-        "|5 s|60|stage lost|message: stage 1: died \\| badly, restarts: 1|",
-        "|6 s|30|recovered|restarts: 1|",
+    assert texts(board, "run/events")[-1].splitlines() == [
+        "- 5 s, step 60: **stage lost** message: stage 1: died badly, restarts: 1",
+        "- 6 s, step 30: **recovered** restarts: 1",
     ]
 
 

@@ -1,0 +1,254 @@
+"""A real run that was resumed, read with TensorBoard's own reader and shown by its own server."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from dtp_dist import load_config, resume, train
+from dtp_dist.monitor.hparams import METRICS
+from dtp_dist.monitor.tags import charts
+from runs import EVERY_KIND, LOCAL, PATIENCE, read_metrics, read_result, small, small_config
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = ("monitor.alignment_every=10", "monitor.pictures_every=1", "monitor.histograms_every=1")
+LAYERS = range(1, 6)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """Train an epoch on two local stages, then resume for another."""
+    found: Path = tmp_path_factory.mktemp("board") / "run"
+    train(small_config(f"run_dir={found}", *LOCAL, *SETTINGS))
+    resume(found, ["train.epochs=2"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def board(run_dir) -> EventAccumulator:
+    found = EventAccumulator(
+        str(run_dir), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0, "images": 0}
+    )
+    found.Reload()
+    return found
+
+
+def test_curves_go_on_where_the_run_was_resumed(board):
+    for tag in board.Tags()["scalars"]:
+        steps = [event.step for event in board.Scalars(tag)]
+        assert steps == sorted(set(steps)), tag
+    assert [event.step for event in board.Scalars("per_layer/inverse_loss/layer 2")] == list(
+        range(10, 61, 10)
+    )
+    assert [event.step for event in board.Scalars("learning/test_error")] == [30, 60]
+
+
+def test_every_group_has_its_scalars(board):
+    due = {f"learning/{split}_{what}" for split in ("valid", "test") for what in ("error", "loss")}
+    due |= {"learning/train_loss", "learning/train_error", "pipeline/samples_per_second", "pipeline/idle"}
+    due |= {f"pipeline/{what}/stage {stage}" for what in ("busy", "waiting", "sent_mb") for stage in (0, 1)}
+    due |= {f"system/memory_mb/{who}" for who in ("driver", "stage 0", "stage 1")}
+    due |= {f"per_layer/{what}/layer {n}" for what in ("forward_loss", "update_angle") for n in LAYERS}
+    assert due <= set(board.Tags()["scalars"])
+    for tag in board.Tags()["scalars"]:
+        for event in board.Scalars(tag):
+            assert abs(event.value) < 1e9, tag
+    assert all(10 < event.value < 1e5 for event in board.Scalars("system/memory_mb/stage 1"))
+
+
+def test_no_chart_is_empty(board, run_dir):
+    tags = board.Tags()["scalars"]
+    for title, (_, wanted) in [
+        item
+        for category in charts(load_config(run_dir / "config.yaml")).values()
+        for item in category.items()
+    ]:
+        for each in wanted:
+            assert any(re.match(each, tag) for tag in tags), f"{title}: {each}"
+
+
+def test_histograms_count_every_weight(board):
+    for layer in LAYERS:
+        for what in ("forward_weights", "activations", "displacements"):
+            found = board.Histograms(f"tensors/{what}/layer {layer}")
+            assert [event.step for event in found] == [30, 60]
+            assert all(sum(event.histogram_value.bucket) == event.histogram_value.num for event in found)
+    (first, last) = board.Histograms("tensors/forward_weights/layer 1")
+    assert first.histogram_value.num == 64 * 32 + 32
+    assert first.histogram_value.sum != last.histogram_value.sum, "it learned in between"
+    assert {f"tensors/inverse_weights/layer {n}" for n in (2, 3, 4)} <= set(board.Tags()["histograms"])
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("pipeline/timeline", "the pipeline drains"),
+        ("learning/reconstruction", "from h1 to the input it is a ridge regression"),
+        ("per_layer/alignment", "200 examples"),
+    ],
+)
+def test_pictures_are_whole_and_say_what_they_show(board, tag, words):
+    found = board.Tensors(tag)
+    assert [event.step for event in found] == [30, 60]
+    for event in found:
+        width, height, data = event.tensor_proto.string_val
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        assert image.size == (int(width), int(height))
+        assert 100 < image.width <= 1280
+        assert len(image.getcolors(1 << 24)) > 5, "it is not blank"
+    assert words in board.SummaryMetadata(tag).summary_description
+
+
+def test_texts_tell_the_configuration_and_what_happened(board, run_dir):
+    configs = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("run/config")]
+    assert (run_dir / "config.yaml").read_text() in configs[-1]
+    events = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("run/events")]
+    assert re.findall(r"\*\*(\w+)\*\*", events[-1]) == ["resumed", "started", "finished"]
+
+
+def test_the_weights_are_the_same_without_all_this(tmp_path, run_dir):
+    off = ("monitor.tensorboard=false", "monitor.trace_minibatches=0", "monitor.every=1000000")
+    plain, _ = train(small_config(f"run_dir={tmp_path / 'off'}", "train.epochs=2", *LOCAL, *off))
+    assert plain["weights_sha256"] == read_result(run_dir)["weights_sha256"]
+    assert not list((tmp_path / "off").glob("events.*"))
+
+
+def test_every_layer_kind_and_rule_has_pictures_without_a_complaint(tmp_path):
+    """An event "no picture" would say what went wrong."""
+    for name, raw in {
+        "kinds": small(model=EVERY_KIND),
+        "alone": small(rule={"name": "autoencoder"}),
+        "none": small(rule={"name": "backprop"}),
+        "order": small(rule={"name": "dtp", "alternate": "epoch"}),
+    }.items():
+        folder = tmp_path / name
+        train(load_config(raw, [f"run_dir={folder}", "train.max_steps=4", *SETTINGS[1:]]))
+        assert "no picture" not in [line.get("event") for line in read_metrics(folder)]
+        found = EventAccumulator(str(folder))
+        found.Reload()
+        assert ("learning/reconstruction" in found.Tags()["tensors"]) == (name != "none")
+
+
+class Server:
+    """The real TensorBoard, bound to localhost, on a port of its own choice."""
+
+    def __init__(self, logdir: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0"]
+            + ["--host", "127.0.0.1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self._address()
+
+    def _address(self) -> str:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return found.group()
+        raise AssertionError("TensorBoard ended without an address")
+
+    def get(self, route: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.address}/data/{route}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    def until(self, route: str, true: Any, body: dict[str, Any] | None = None) -> Any:
+        """Ask until the answer is what it must be: the server loads the files while it answers."""
+        start = time.monotonic()
+        while not true(found := self.get(route, body)):
+            assert time.monotonic() - start < PATIENCE, f"{route}: {found}"
+            time.sleep(0.2)
+        return found
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(run_dir) -> Iterator[Server]:
+    found = Server(run_dir.parent)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def test_the_server_shows_every_page(server):
+    plugins = server.get("plugins_listing")
+    pages = ("timeseries", "scalars", "custom_scalars", "images", "histograms", "distributions", "text")
+    for page in (*pages, "hparams"):
+        server.until("plugins_listing", lambda found, page=page: found[page]["enabled"])
+    assert set(pages) <= set(plugins)
+
+
+def test_the_server_has_the_scalars_of_both_halves(server):
+    tags = server.until("plugin/scalars/tags", lambda found: "learning/test_error" in found.get("run", {}))
+    assert "pipeline/idle" in tags["run"]
+    route = "plugin/scalars/scalars?run=run&tag=learning/test_error"
+    values = server.until(route, lambda found: len(found) == 2)
+    assert [step for _, step, _ in values] == [30, 60]
+
+
+def test_the_server_has_the_charts(server):
+    layout = server.until("plugin/custom_scalars/layout", lambda found: found.get("category"))
+    assert [each["title"] for each in layout["category"]] == ["learning", "layers", "pipeline and system"]
+    route = "plugin/custom_scalars/scalars?run=run&tag=per_layer/inverse_loss/.*"
+    found = server.get(route)
+    assert set(found["tag_to_events"]) == {f"per_layer/inverse_loss/layer {n}" for n in (2, 3, 4)}
+
+
+def test_the_server_compares_runs_in_its_table(server):
+    body: dict[str, Any] = {"experimentName": ""}
+    found = server.until("plugin/hparams/experiment", lambda each: each.get("hparamInfos"), body)
+    assert {"rule", "seed", "forward.lr", "stages"} <= {each["name"] for each in found["hparamInfos"]}
+    body = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"],
+        "colParams": [],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    groups = server.until("plugin/hparams/session_groups", lambda each: each.get("sessionGroups"), body)
+    (row,) = groups["sessionGroups"]
+    assert row["hparams"]["rule"] == "dtp"
+    assert row["sessions"][0]["status"] == "STATUS_SUCCESS"
+    assert {each["name"]["tag"] for each in row["metricValues"]} >= set(METRICS.values())
+
+
+def test_the_server_has_pictures_histograms_and_texts(server):
+    images = server.until("plugin/images/tags", lambda found: len(found.get("run", {})) == 3)
+    assert set(images["run"]) == {"pipeline/timeline", "learning/reconstruction", "per_layer/alignment"}
+    histograms = server.get("plugin/histograms/tags")
+    assert "tensors/activations/layer 1" in histograms["run"]
+    texts = server.get("plugin/text/tags")
+    assert {"run/config", "run/events", "run/checkpoints"} <= set(texts["run"])
+
+
+def test_what_the_table_shows_is_in_the_files(board):
+    content = [HParamsPluginData.FromString(each) for each in board.PluginTagToContent("hparams").values()]
+    (start,) = [each.session_start_info for each in content if each.HasField("session_start_info")]
+    assert start.hparams["stages"].number_value == 2
+    assert any(each.HasField("session_end_info") for each in content)
+    assert set(METRICS.values()) <= set(board.Tags()["scalars"])
