@@ -1,7 +1,7 @@
 """Under which tags TensorBoard shows what a run measures: its page sorts their groups by name.
 
-``learning`` comes first, then ``per_layer``, ``pipeline``, ``system`` and the histograms of ``tensors``. Within
-a group all layers' (or stages') charts of one quantity are neighbours.
+``learning`` comes first, then ``per_layer``, ``pipeline``, ``system`` and the histograms of ``tensors``.
+Within a group all layers' (or stages') charts of one quantity are neighbours.
 """
 
 from __future__ import annotations

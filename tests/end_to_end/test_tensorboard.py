@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from dtp_dist import load_config, resume, train
 from dtp_dist.monitor.hparams import METRICS
 from dtp_dist.monitor.tags import charts
-from runs import EVERY_KIND, LOCAL, PATIENCE, read_metrics, read_result, small, small_config
+from runs import EVERY_KIND, LOCAL, PATIENCE, read_metrics, read_result, small, small_config, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +33,10 @@ LAYERS = range(1, 6)
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    """Train an epoch on two local stages, then resume for another."""
+    """Train an epoch on two stages in this process, then resume it on two local ones for another."""
     found: Path = tmp_path_factory.mktemp("board") / "run"
-    train(small_config(f"run_dir={found}", *LOCAL, *SETTINGS))
-    resume(found, ["train.epochs=2"])
+    train(small_config(f"run_dir={found}", "parallel.stages=2", *SETTINGS))
+    resume(found, ["train.epochs=2", *LOCAL])
     return found
 
 
@@ -123,7 +125,7 @@ def test_texts_tell_the_configuration_and_what_happened(board, run_dir):
 
 def test_the_weights_are_the_same_without_all_this(tmp_path, run_dir):
     off = ("monitor.tensorboard=false", "monitor.trace_minibatches=0", "monitor.every=1000000")
-    plain, _ = train(small_config(f"run_dir={tmp_path / 'off'}", "train.epochs=2", *LOCAL, *off))
+    plain, _ = train(small_config(f"run_dir={tmp_path / 'off'}", "train.epochs=2", *off))
     assert plain["weights_sha256"] == read_result(run_dir)["weights_sha256"]
     assert not list((tmp_path / "off").glob("events.*"))
 
@@ -147,22 +149,19 @@ def test_every_layer_kind_and_rule_has_pictures_without_a_complaint(tmp_path):
 class Server:
     """The real TensorBoard, bound to localhost, on a port of its own choice."""
 
-    def __init__(self, logdir: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0"]
-            + ["--host", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self._address()
-
-    def _address(self) -> str:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                return found.group()
-        raise AssertionError("TensorBoard ended without an address")
+    def __init__(self, logdir: Path, log: Path) -> None:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0"]
+        with log.open("w") as said:
+            self.process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1"], stdout=said, stderr=said, start_new_session=True
+            )
+        place = re.compile(r"http://127\.0\.0\.1:\d+")
+        try:
+            wait_until(lambda: bool(place.search(log.read_text())), PATIENCE, log.read_text)
+        except BaseException:
+            self.close()
+            raise
+        self.address = place.findall(log.read_text())[0]
 
     def get(self, route: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
@@ -182,13 +181,14 @@ class Server:
         return found
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=PATIENCE)
+        """End it and the process that loads its data."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def server(run_dir) -> Iterator[Server]:
-    found = Server(run_dir.parent)
+def server(run_dir, tmp_path_factory) -> Iterator[Server]:
+    found = Server(run_dir.parent, tmp_path_factory.mktemp("server") / "log")
     try:
         yield found
     finally:
