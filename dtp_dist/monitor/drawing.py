@@ -1,4 +1,7 @@
-"""Pictures for TensorBoard, drawn with Pillow in milliseconds: rows of images, and bars by layer."""
+"""Pictures for TensorBoard, drawn with Pillow in milliseconds: rows of images, and bars by layer.
+
+Their text is large, for the page shows them at half their size.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 
 WHITE, BLACK, GREY, LIGHT = "#ffffff", "#222222", "#777777", "#e4e4e4"
 PALETTE = ("#4477aa", "#ee8866", "#228833", "#aa3377", "#66ccee", "#bbbbbb")
-MARGIN, LABEL, TILE, GAP, TEXT = 12, 64, 56, 4, 13
+MARGIN, TILE, GAP, TEXT = 12, 56, 4, 18
 
 
 @cache
@@ -70,21 +73,26 @@ def legend(pen: ImageDraw.ImageDraw, at: tuple[float, float], colours: Mapping[s
     """Write a row of names with their colours before them."""
     x, y = at
     for name, colour in colours.items():
-        pen.rectangle((x, y - 6, x + 12, y + 6), fill=colour, outline=GREY)
-        write(pen, (x + 18, y), name, "lm")
-        x += 18 + text_width(name) + 22
+        pen.rectangle((x, y - 7, x + 14, y + 7), fill=colour, outline=GREY)
+        write(pen, (x + 20, y), name, "lm")
+        x += legend_step(name)
+
+
+def legend_step(name: str) -> int:
+    """Return how many pixels wide a name of the legend is, with its colour and the gap after it."""
+    return 20 + text_width(name) + 22
 
 
 def angle_bars(layers: Mapping[int, Mapping[str, float]]) -> Image.Image:
     """Return bars of angles from 0 to 180 degrees: a group a layer, a colour a name."""
     names = list(dict.fromkeys(name for values in layers.values() for name in values))
     colours = dict(zip(names, PALETTE, strict=False))
-    bar = 18 if len(layers) < 12 else 8
+    bar = 14 if len(layers) < 12 else 7
     group = bar * len(names) + bar
-    left, top, height = MARGIN + 36, 44, 200
-    wide = sum(18 + text_width(name) + 22 for name in names)
-    image, pen = canvas(left + max(group * len(layers), wide) + MARGIN, top + height + 44)
-    legend(pen, (left, 18), colours)
+    left, top, height = MARGIN + 42, 50, 200
+    wide = max(group * len(layers), sum(map(legend_step, names)))
+    image, pen = canvas(left + wide + MARGIN, top + height + 54)
+    legend(pen, (left, 20), colours)
     for degrees in (0, 45, 90, 135, 180):
         y = top + height * (1 - degrees / 180)
         pen.line((left, y, image.width - MARGIN, y), fill=GREY if degrees == 90 else LIGHT)
@@ -96,5 +104,5 @@ def angle_bars(layers: Mapping[int, Mapping[str, float]]) -> Image.Image:
                 y = top + height * (1 - values[name] / 180)
                 pen.rectangle((x + number * bar, y, x + (number + 1) * bar - 2, top + height), colours[name])
         write(pen, (x + bar * len(names) / 2, top + height + 6), str(layer), "ma")
-    write(pen, (left, top + height + 24), "layer", "la", GREY)
+    write(pen, (left + wide / 2, top + height + 28), "layer", "ma", GREY)
     return image

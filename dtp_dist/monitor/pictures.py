@@ -24,8 +24,11 @@ from dtp_dist.monitor.tensorboard import TensorBoardLog
 from dtp_dist.monitor.timeline_picture import timeline_picture
 from dtp_dist.runtime.base import Runtime
 
-SHOWN, ROWS = 10, 9
-TIMELINE = "The end of the segment, where the pipeline drains. Gaps and grey: the stage does not compute."
+SHOWN, ROWS = 8, 9
+TIMELINE = (
+    "What each stage did at the end of a segment, where the pipeline drains: F, I, T, U and the minibatch; "
+    "grey: it waits for a message. At the right the share of this time that it computes."
+)
 ALIGNMENT = (
     "Degrees between what each layer does for {examples} examples and what backpropagation would do: its "
     "update, its target, and the Jacobian of its inverse against the transpose of its own. 0 is "

@@ -28,7 +28,7 @@ from dtp_dist.monitor import hparams
 from dtp_dist.monitor.base import Line, Monitor, writing
 from dtp_dist.monitor.tags import charts, tags_of
 
-CONFIG, EVENTS, CHECKPOINTS = "run/config", "run/events", "run/checkpoints"
+CONFIG, EVENTS, CHECKPOINTS = "run/resolved_config", "run/events", "run/written_checkpoints"
 BINS = 60
 _scalar: Callable[[str, float], Any] = summary.scalar
 _text: Callable[[str, str], Any] = summary.text

@@ -21,8 +21,8 @@ COLOURS = {
     "waiting": LIGHT,
 }
 LETTERS = {"forward": "F", "inverse": "I", "target": "T", "update": "U"}
-WIDTH, ROW, BAR, SMALL = 1200, 34, 24, 11
-MINIBATCHES = 5  # shown, and those in flight
+WIDTH, TOP, SMALL = 760, 48, 13
+MINIBATCHES = 3  # shown, and those in flight
 
 
 def timeline_picture(stages: Sequence[Sequence[Span]], layout: Layout) -> Image | None:
@@ -37,21 +37,23 @@ def timeline_picture(stages: Sequence[Sequence[Span]], layout: Layout) -> Image 
     first = last - MINIBATCHES - layout.in_flight
     shown = [[span for span in spans if span.minibatch > first] for spans in stages]
     start = min(span.start for span in chain.from_iterable(shown))
-    end = max(span.end for span in chain.from_iterable(shown))
-    names = [layout.describe(stage) for stage in range(layout.stages)]
-    left = MARGIN + max(map(text_width, names)) + 10
-    right = WIDTH - MARGIN - text_width("busy 100 %") - 10
-    scale = (right - left) / max(end - start, 1e-9)
-    image, pen = canvas(WIDTH, 40 + ROW * layout.stages + 34)
-    legend(pen, (left, 20), COLOURS)
+    seconds = max(max(span.end for span in chain.from_iterable(shown)) - start, 1e-9)
+    row = 58 if layout.stages <= 4 else 38
+    left = MARGIN + text_width(f"stage {layout.stages - 1}") + 10
+    right = WIDTH - MARGIN - text_width("100 %") - 10
+    scale = (right - left) / seconds
+    image, pen = canvas(WIDTH, TOP + row * layout.stages + 34)
+    legend(pen, (MARGIN, 22), COLOURS)
     for stage, spans in enumerate(shown):
-        top = 40 + ROW * (layout.stages - 1 - stage)
-        write(pen, (MARGIN, top + BAR / 2), names[stage], "lm")
+        top = TOP + row * (layout.stages - 1 - stage)
+        bar = (top, top + row - 10)
+        middle = (bar[0] + bar[1]) / 2
+        write(pen, (MARGIN, middle), f"stage {stage}", "lm")
         for span in spans:
-            _box(pen, span, left + (span.start - start) * scale, left + (span.end - start) * scale, top)
+            _box(pen, span, left + (span.start - start) * scale, left + (span.end - start) * scale, bar)
         busy = sum(span.end - span.start for span in spans if not _waits(span))
-        write(pen, (right + 10, top + BAR / 2), f"busy {100 * busy / max(end - start, 1e-9):.0f} %", "lm")
-    _axis(pen, left, right, 40 + ROW * layout.stages, end - start)
+        write(pen, (WIDTH - MARGIN, middle), f"{100 * busy / seconds:.0f} %", "rm")
+    _axis(pen, left, right, TOP + row * layout.stages, seconds)
     return image
 
 
@@ -59,23 +61,23 @@ def _waits(span: Span) -> bool:
     return span.name.startswith(("wait", "send"))
 
 
-def _box(pen: ImageDraw, span: Span, x0: float, x1: float, top: float) -> None:
+def _box(pen: ImageDraw, span: Span, x0: float, x1: float, bar: tuple[float, float]) -> None:
     kind = "waiting" if _waits(span) else span.name if span.name in COLOURS else "other"
     if x1 - x0 < 1 and kind == "waiting":
         return
-    pen.rectangle((x0, top, max(x1 - 1, x0), top + BAR), fill=COLOURS[kind])
+    pen.rectangle((x0, bar[0], max(x1 - 1, x0), bar[1]), fill=COLOURS[kind])
     label = f"{LETTERS.get(kind, '')}{span.minibatch}"
     if kind in LETTERS and text_width(label, SMALL) < x1 - x0 - 2:
-        write(pen, ((x0 + x1) / 2, top + BAR / 2), label, "mm", WHITE, SMALL)
+        write(pen, ((x0 + x1) / 2, sum(bar) / 2), label, "mm", WHITE, SMALL)
 
 
 def _axis(pen: ImageDraw, left: float, right: float, y: float, seconds: float) -> None:
     """Draw ticks at round numbers of milliseconds."""
     milliseconds = max(seconds * 1e3, 1e-6)
     step = 10.0 ** (len(str(int(milliseconds))) - 1)
-    while milliseconds / step > 8:
-        step *= 2 if milliseconds / step < 16 else 5
-    while milliseconds / step < 4:
+    while milliseconds / step > 6:
+        step *= 2 if milliseconds / step < 12 else 5
+    while milliseconds / step < 3:
         step /= 2
     pen.line((left, y, right, y), fill=GREY)
     tick = 0.0

@@ -167,7 +167,7 @@ def test_tensorboard_reads_back_what_metrics_hold(finished):
         assert [value for _, value in found] == pytest.approx([value for _, value in values], rel=1e-5)
     events = board.Tensors("run/events")[-1].tensor_proto.string_val[0].decode().splitlines()
     assert [line.split("**")[1] for line in events] == ["started", "finished"]
-    assert [event.step for event in board.Tensors("run/checkpoints")] == [30, 60]
+    assert [event.step for event in board.Tensors("run/written_checkpoints")] == [30, 60]
 
 
 def test_the_trace_has_a_row_a_stage_and_no_two_actions_at_once(finished):

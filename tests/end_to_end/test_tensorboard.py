@@ -98,7 +98,7 @@ def test_histograms_count_every_weight(board):
 @pytest.mark.parametrize(
     ("tag", "words"),
     [
-        ("pipeline/timeline", "the pipeline drains"),
+        ("pipeline/timeline", "where the pipeline drains"),
         ("learning/reconstruction", "from h1 to the input it is a ridge regression"),
         ("per_layer/alignment", "200 examples"),
     ],
@@ -117,7 +117,7 @@ def test_pictures_are_whole_and_say_what_they_show(board, tag, words):
 
 
 def test_texts_tell_the_configuration_and_what_happened(board, run_dir):
-    configs = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("run/config")]
+    configs = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("run/resolved_config")]
     assert (run_dir / "config.yaml").read_text() in configs[-1]
     events = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("run/events")]
     assert re.findall(r"\*\*(\w+)\*\*", events[-1]) == ["resumed", "started", "finished"]
@@ -243,7 +243,7 @@ def test_the_server_has_pictures_histograms_and_texts(server):
     histograms = server.get("plugin/histograms/tags")
     assert "tensors/activations/layer 1" in histograms["run"]
     texts = server.get("plugin/text/tags")
-    assert {"run/config", "run/events", "run/checkpoints"} <= set(texts["run"])
+    assert {"run/resolved_config", "run/events", "run/written_checkpoints"} <= set(texts["run"])
 
 
 def test_what_the_table_shows_is_in_the_files(board):

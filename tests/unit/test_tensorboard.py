@@ -87,7 +87,7 @@ def test_values_are_scalars_and_checkpoints_texts(tmp_path):
     assert set(board.Tags()["scalars"]) == {"learning/train_loss", "per_layer/inverse_loss/layer 2"}
     found = [(each.step, each.value) for each in board.Scalars("per_layer/inverse_loss/layer 2")]
     assert found == [(10, 3.0), (40, 2.0)]
-    assert texts(board, "run/checkpoints") == ["path: x"]
+    assert texts(board, "run/written_checkpoints") == ["path: x"]
     log.close()
     log.close()
 
@@ -145,7 +145,7 @@ def test_the_table_of_runs_has_settings_figures_and_how_it_ended(tmp_path, event
     (experiment,) = [each.experiment for each in content if each.HasField("experiment")]
     assert {each.name for each in experiment.hparam_infos} == set(settings(config))
     assert {each.name.tag for each in experiment.metric_infos} >= {"learning/test_error"}
-    assert texts(board, "run/config") == ["```yaml\nseed: 0\n```"]
+    assert texts(board, "run/resolved_config") == ["```yaml\nseed: 0\n```"]
 
 
 @pytest.mark.parametrize(
