@@ -12,8 +12,10 @@ from typing import Any
 from dtp_dist.checkpoint import write_file
 from dtp_dist.config import Config, parse_config, read_config
 from dtp_dist.errors import CheckpointError, ConfigError
-
-CONFIG, METRICS, RESULT, TRACE = "config.yaml", "metrics.jsonl", "result.json", "trace.json"
+from dtp_dist.run_files import CONFIG as CONFIG
+from dtp_dist.run_files import METRICS as METRICS
+from dtp_dist.run_files import RESULT as RESULT
+from dtp_dist.run_files import TRACE as TRACE
 
 
 def make_run_dir(config: Config) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dtp_dist.config.load import to_dict
 from dtp_dist.config.schema import Config
 from dtp_dist.errors import ConfigError
+from dtp_dist.flat import flat
 
 FREE = (
     "name",
@@ -40,7 +39,7 @@ def compare(old: Config, new: Config) -> list[str]:
     Raises:
         ConfigError: a change makes it another experiment; names the key and both values.
     """
-    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    before, after = flat(to_dict(old)), flat(to_dict(new))
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     for key in changed:
         if not key.startswith(FREE):
@@ -56,16 +55,3 @@ def compare(old: Config, new: Config) -> list[str]:
         notes += [f"{key} changed with bfloat16 messages" for key in changed if key in BOUNDARIES]
     notes += [f"{key} changed" for key in changed if key in NUMERIC]
     return notes
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Return nested sections as dotted keys; lists of numbers are values, lists of sections are numbered."""
-    if isinstance(value, dict) and value:
-        items = value.items()
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = {str(number): item for number, item in enumerate(value, 1)}.items()
-    else:
-        return {key: value}
-    return {
-        name: leaf for part, item in items for name, leaf in _flat(item, f"{key}.{part}".lstrip(".")).items()
-    }
