@@ -1,0 +1,122 @@
+"""What every stage did and waited for, from a run's trace."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby, pairwise
+
+from dtp_dist.report.axis import axis_of, short
+from dtp_dist.report.read import Run, Span
+from dtp_dist.report.svg import light, svg, text
+
+COLOURS = {
+    "data": "#999999",
+    "forward": "#0072b2",
+    "inverse": "#009e73",
+    "target": "#e69f00",
+    "update": "#cc79a7",
+    "other action": "#56b4e9",
+    "wait for activation": "#f4d8d0",
+    "wait for target": "#e9b9a9",
+    "send": "#d9d9ea",
+    "other": "#f2f2f2",
+}
+"""Actions in full colours, waiting in pale ones."""
+
+WAITS = ("wait for activation", "wait for target", "send", "other")
+LETTERS = {"forward": "F", "inverse": "I", "target": "T", "update": "U"}
+MINIBATCHES, ROWS = 10, 64
+"""The timeline shows the last of the trace's minibatches; charts show so many stages at most."""
+
+
+def kind_of(span: Span) -> str:
+    """Return which entry of ``COLOURS`` a span is."""
+    name = span.name.lower()
+    if span.waits:
+        for kind in ("activation", "target"):
+            if name.startswith("wait") and kind in name:
+                return f"wait for {kind}"
+        return "send" if name.startswith("send") else "other"
+    letter = re.match(r"([fitu])\d", name)
+    for kind, initial in LETTERS.items():
+        if name.startswith(kind) or (letter and letter[1] == initial.lower()):
+            return kind
+    return "data" if name.startswith("data") else "other action"
+
+
+def shares(run: Run) -> dict[int, dict[str, float]]:
+    """Return, per stage, which share of the trace's time went where; the shares of a stage sum to 1.
+
+    Where the trace has no waits, what lies between two actions counts as a wait for what the second needs.
+    """
+    if not run.trace:
+        return {}
+    begin, end = min(span.start for span in run.trace), max(span.end for span in run.trace)
+    length = max(end - begin, 1e-9)
+    recorded = any(span.waits for span in run.trace)
+    found: dict[int, dict[str, float]] = {}
+    for stage, group in groupby(run.trace, key=lambda span: span.stage):
+        spans, parts = list(group), defaultdict[str, float](float)
+        for span in spans:
+            parts[kind_of(span)] += (span.end - span.start) / length
+        if not recorded:
+            for before, after in pairwise(spans):
+                parts[_gap(after)] += max(0.0, after.start - before.end) / length
+        parts["other"] += max(0.0, 1.0 - sum(parts.values()))
+        found[stage] = dict(parts)
+    return found
+
+
+def _gap(after: Span) -> str:
+    return {"forward": "wait for activation", "target": "wait for target"}.get(kind_of(after), "other")
+
+
+def timeline(run: Run, width: int) -> str:
+    """Return the last minibatches of the trace, one row a stage; "" without a trace."""
+    actions = [span for span in run.trace if not span.waits and span.minibatch >= 0]
+    if not actions:
+        return ""
+    last = max(span.minibatch for span in actions)
+    shown = [span for span in actions if span.minibatch > last - MINIBATCHES]
+    begin, end = min(span.start for span in shown), max(span.end for span in shown)
+    left, height = 170, 26
+    scale = (width - left - 16) / max(end - begin, 1e-9)
+    stages = sorted({span.stage for span in shown})[:ROWS]
+    parts: list[str] = []
+    for row, stage in enumerate(stages):
+        top = 4 + row * (height + 6)
+        name = run.rows.get(stage, f"stage {stage}")
+        parts.append(text(left - 8, top + 17, name, anchor="end"))
+        parts.append(
+            f'<rect class="idle" x="{left}" y="{top}" width="{width - left - 16}" height="{height}"/>'
+        )
+        parts += _row([span for span in shown if span.stage == stage], begin, scale, left, top, height)
+    low = 4 + len(stages) * (height + 6)
+    for value in axis_of([0.0, end - begin], may_log=False).ticks():
+        x = left + value * scale
+        if x <= width - 16:
+            parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>')
+            parts.append(text(x, low + 17, short(value), anchor="middle"))
+    parts.append(text(left - 8, low + 17, "milliseconds", anchor="end"))
+    return svg(width, low + 24, parts, "timeline of the last minibatches")
+
+
+def _row(
+    spans: Sequence[Span], begin: float, scale: float, left: float, top: float, height: int
+) -> list[str]:
+    parts = []
+    for span in spans:
+        kind, x, length = kind_of(span), left + (span.start - begin) * scale, (span.end - span.start) * scale
+        said = escape(f"{span.name}, minibatch {span.minibatch}: {short(span.end - span.start)} ms")
+        parts.append(
+            f'<rect x="{x:.1f}" y="{top}" width="{max(length, 0.5):.1f}" height="{height}" '
+            f'fill="{COLOURS[kind]}"><title>{said}</title></rect>'
+        )
+        words = f"{LETTERS.get(kind, '')}{span.minibatch}"
+        if kind in LETTERS and length > 7.5 * len(words) + 3:
+            ink = "onlight" if light(COLOURS[kind]) else "ondark"
+            parts.append(text(x + length / 2, top + 17, words, anchor="middle", kind=ink))
+    return parts

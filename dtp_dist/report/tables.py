@@ -1,0 +1,156 @@
+"""Tables of runs: summary, differences of configuration, events."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from dtp_dist.flat import flat
+from dtp_dist.report.axis import short
+from dtp_dist.report.read import Run, is_number
+
+_SHOWN_CHARACTERS = 160
+_UNTOLD = ("name", "run_dir")
+"""Keys that differ between any two runs and tell nothing."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """Return an HTML table; cells are HTML already."""
+    top = "".join(f"<th>{name}</th>" for name in head)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table>'
+
+
+def state_words(run: Run) -> str:
+    """Return the state with its reason and what could not be read."""
+    return "; ".join(each for each in (run.reason, *run.problems) if each)
+
+
+def number(value: Any, form: str = "{:.2f}") -> str:
+    """Return a number in its form, a dash where there is none."""
+    return form.format(value) if is_number(value) else "–"
+
+
+def stamp(seconds: float | None) -> str:
+    """Return a time of day in words of fixed length."""
+    return "–" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def stages_of(run: Run) -> Any:
+    """Return the number of stages from the result, else from the configuration."""
+    return run.result.get("stages", run.setting("parallel.stages"))
+
+
+def in_flight_of(run: Run) -> Any:
+    """Return D from the result, else from the configuration."""
+    return run.result.get("in_flight", run.setting("parallel.in_flight"))
+
+
+def seconds_of(run: Run) -> float | None:
+    """Return the seconds from the result, else of the newest line."""
+    found = run.result.get("seconds")
+    times = [line.get("time") for line in (*run.lines[-1:], *run.events[-1:])]
+    return max(filter(is_number, [found] if is_number(found) else times), default=None)
+
+
+def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
+    """Return one row a run; ``marks`` are the runs' labels as HTML."""
+    head = [
+        *("run", "state", "epoch", "step", "train loss", "valid error, %", "test error, %", "samples/s"),
+        *("stages", "D", "runtime", "seconds", "started", "weights sha256"),
+    ]
+    rows = []
+    for run, mark in zip(runs, marks, strict=True):
+        weights = "none: virtual" if run.virtual else str(run.result.get("weights_sha256", "–"))
+        rows.append(
+            [
+                mark,
+                f'<span class="{run.state.strip("?").replace(" ", "-")}">{escape(run.state)}</span>',
+                *(number(run.place(name), "{:,}") for name in ("epoch", "step")),
+                number(run.last("train_loss"), "{:.4g}"),
+                *(number(run.last(name)) for name in ("valid_error", "test_error")),
+                number(run.last("samples_per_second"), "{:,.0f}"),
+                *(escape(str(value or "–")) for value in (stages_of(run), in_flight_of(run))),
+                escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or "–")),
+                number(seconds_of(run), "{:,.0f}"),
+                stamp(run.started),
+                f'<code title="{escape(weights)}">{escape(weights[:13])}</code>',
+            ]
+        )
+    told = [(mark, state_words(run)) for run, mark in zip(runs, marks, strict=True) if state_words(run)]
+    notes = "".join(f"<li>{mark}: {escape(words)}</li>" for mark, words in told)
+    return table(head, rows, "summary") + (f'<ul class="notes">{notes}</ul>' if notes else "")
+
+
+def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
+    """Return the keys in which the configurations differ, a column a run; a sentence where none does."""
+    known = [(flat(run.config), mark) for run, mark in zip(runs, marks, strict=True) if run.config]
+    if len(known) < 2:
+        return "<p>It takes two runs with a readable configuration to compare.</p>"
+    keys = dict.fromkeys(key for config, _ in known for key in config if key not in _UNTOLD)
+    found: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for key in keys:
+        values = tuple(_value(config, key) for config, _ in known)
+        if len(set(values)) > 1:
+            layer = re.match(r"model\.layers\.(\d+)\.", key)
+            name = key.replace(f".{layer[1]}.", ".{}.", 1) if layer else key
+            found.setdefault((name, values), []).extend([int(layer[1])] if layer else [])
+    rows = [
+        [f"<code>{escape(name.replace('{}', _ranges(layers)))}</code>", *map(escape, values)]
+        for (name, values), layers in found.items()
+    ]
+    if not rows:
+        return "<p>The configurations are the same.</p>"
+    return table(["key", *(mark for _, mark in known)], rows)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return e.g. ``1-4,6`` for rising numbers."""
+    parts: list[list[int]] = []
+    for each in numbers:
+        if parts and each == parts[-1][-1] + 1:
+            parts[-1].append(each)
+        else:
+            parts.append([each])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _value(config: dict[str, Any], key: str) -> str:
+    return json.dumps(config[key], default=str) if key in config else "–"
+
+
+def events(run: Run) -> str:
+    """Return what happened in a run, its checkpoints as one row; "" where nothing did."""
+    rows = []
+    saved = [event for event in run.events if event["event"] == "checkpoint"]
+    for event in run.events:
+        if event["event"] == "checkpoint":
+            if event is saved[-1]:
+                rows.append(_event(event, f"{len(saved)} in all, this the newest: {event.get('path', '')}"))
+            continue
+        details = {
+            key: value for key, value in event.items() if key not in ("step", "epoch", "time", "event")
+        }
+        rows.append(_event(event, ", ".join(f"{key}: {_words(value)}" for key, value in details.items())))
+    return table(["time, s", "epoch", "step", "event", "details"], rows, "events") if rows else ""
+
+
+def _event(event: dict[str, Any], details: str) -> list[str]:
+    cut = details if len(details) <= _SHOWN_CHARACTERS else details[: _SHOWN_CHARACTERS - 1] + "…"
+    return [
+        number(event.get("time"), "{:,.1f}"),
+        escape(str(event.get("epoch", "–"))),
+        number(event.get("step"), "{:,}"),
+        escape(str(event["event"])),
+        f'<span title="{escape(details)}">{escape(cut)}</span>',
+    ]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    return short(value) if isinstance(value, float) else str(value)
