@@ -64,12 +64,13 @@ def show_config(
     config: Annotated[Path | None, typer.Argument(help="Configuration file.", metavar="CONFIG.yaml")] = None,
     overrides: Overrides = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain every key instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --explain: as Markdown.")] = False,
     debug: Debug = False,
 ) -> None:
     """Check a configuration and print it resolved."""
     set_debug(debug)
-    if explain:
-        _explain()
+    if explain or markdown:
+        _explain(markdown=markdown)
         return
     if config is None:
         raise ConfigError("CONFIG.yaml: is missing; name a configuration file, or write --explain")
@@ -80,8 +81,12 @@ def show_config(
     sys.stdout.write(to_yaml(resolve(settings)))
 
 
-def _explain() -> None:
-    from dtp_dist.config.explain import explain
+def _explain(*, markdown: bool) -> None:
+    from dtp_dist.config.explain import as_markdown, explain
+
+    if markdown:
+        sys.stdout.write(as_markdown())
+        return
 
     table = Table("key", "type", "default", "meaning")
     for row in explain():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -52,8 +53,12 @@ def _row(cls: Any, item: Field[Any], key: str) -> tuple[str, str, str, str]:
 
 def _default(item: Field[Any]) -> str:
     if item.default is not MISSING:
-        return "null" if item.default is None else str(item.default)
+        return "null" if item.default is None else _written(item.default)
     return "(required)" if item.default_factory is MISSING else "{}"
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _type_name(hint: Any) -> str:
@@ -63,6 +68,44 @@ def _type_name(hint: Any) -> str:
         ("Literal['auto']", "auto"),
         ("None", "null"),
         ("dict[str, Any]", "section"),
+        ("Union[int, auto]", "int or auto"),
+        ("Any", "section"),
     ):
         text = text.replace(long, short)
     return text.replace(" | ", " or ")
+
+
+def as_markdown() -> str:
+    """Return every field as a Markdown page, a table for each section."""
+    sections: dict[str, list[str]] = {}
+    for key, kind, default, doc in explain():
+        place, _, name = key.rpartition(".")
+        cells = (f"`{name}`", kind, "" if default == "(required)" else f"`{default}`", doc)
+        row = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        sections.setdefault(place, []).append(row)
+    places: dict[tuple[str, ...], list[str]] = {}
+    for place, rows in sections.items():
+        places.setdefault(tuple(rows), []).append(place)
+    parts = [_HEAD]
+    for rows_of_all, names in places.items():
+        name = names[0] if len(names) == 1 else re.sub(r"\[.*\]", "[any]", names[0])
+        parts.append(f"\n## {f'`{name}`' if name else 'The run itself'}\n")
+        parts += ["| key | type and range | default | meaning |", "|---|---|---|---|", *rows_of_all]
+    return "\n".join(parts) + "\n"
+
+
+_HEAD = """# Configuration
+
+Every key, written from the schema by `dtp-dist config --explain --markdown`. A key without a default must
+be given.
+
+A configuration is YAML with the sections below. Any key can be set on the command line with its dotted name
+(`train.epochs=3`, `optimizer.forward.lr=1e-3`); an unknown one is an error that names the nearest. Sections
+with a name in brackets are variants: `rule[dtp]` holds the keys of `rule` where `rule.name` is `dtp`,
+`model.layers[conv]` those of a layer of `kind: conv`.
+
+`model.defaults` holds keys that all layers share unless they say otherwise, and `repeat: N` writes a layer
+N times: both are written out when the configuration is read. A layer may have an `optimizer` of its own. A
+number that changes over time (a learning rate, `sigma`) is a plain number or a section with a `schedule`,
+such as `{schedule: cosine, start: 0.1, end: 0.0, length: 90, unit: epoch}`. `dtp-dist config CONFIG.yaml`
+prints a file as it will run."""
