@@ -25,8 +25,11 @@ ADDRESS = "RAY_ADDRESS"
 AVOID_SECONDS = 5.0
 
 
-def connect(config: Config, layout: Layout) -> None:
+def connect(cpus: int) -> None:
     """Connect to ``RAY_ADDRESS``, or start a private Ray on this machine; does nothing the second time.
+
+    Args:
+        cpus: what a private Ray is to have at least.
 
     Raises:
         ConfigError: the address is a Ray Client's.
@@ -48,7 +51,7 @@ def connect(config: Config, layout: Layout) -> None:
         else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-            cpus = max(os.cpu_count() or 1, layout.stages * config.parallel.threads)
+            cpus = max(os.cpu_count() or 1, cpus)
             with _reaped():
                 ray.init(address="local", num_cpus=cpus, **quiet)  # not another Ray of this machine
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:

@@ -48,7 +48,7 @@ class RayRuntime(SupervisedRuntime):
         self._places: list[tuple[int, str, str]] = []
         self._pending: dict[Any, tuple[int, str]] = {}
         self._bytes_through_driver: bool | None = None
-        ray_cluster.connect(config, self.layout)
+        ray_cluster.connect(self.layout.stages * config.parallel.threads)
         self._metrics = RayMetrics(config.name, self.layout.stages - 1, config.data.batch_size)
         self._group = ray_cluster.reserve(config, self.layout, _SUSPECTS)
         try:

@@ -117,14 +117,23 @@ def test_runtimes_do_not_know_who_composes_them(path):
     assert not imported_parts(path) & {"trainer", "cli", "monitor"}
 
 
-def test_only_the_ray_runtime_imports_ray():
+def test_only_the_ray_runtime_and_the_search_import_ray():
+    """In files whose names say so, which nothing imports that has to work without Ray."""
     users = {path for path in FILES if "ray" in foreign(path)}
-    allowed = {path for path in FILES if path.is_relative_to(PACKAGE / "runtime") and _is_ray(path)}
+    allowed = {path for part in ("runtime", "tune") for path in files_of(part) if path.name.startswith("ray")}
     assert users <= allowed
+    assert {part_of(module_of(path)) for path in users} == {"runtime", "tune"}
 
 
-def _is_ray(path: Path) -> bool:
-    return path.relative_to(PACKAGE / "runtime").parts[0].startswith("ray")
+@pytest.mark.parametrize("path", files_of("report"), ids=module_of)
+def test_the_report_needs_no_torch(path):
+    """It reads what a run left, and is there at once."""
+    assert foreign(path) <= {"rich", "yaml"}
+    assert imported_parts(path) <= {"errors", "flat", "run_files"}
+
+
+def test_nothing_but_the_command_line_knows_the_search():
+    assert {part_of(module_of(path)) for path in FILES if "tune" in imported_parts(path)} <= {"cli"}
 
 
 def test_nothing_but_main_imports_the_command_line():

@@ -1,0 +1,69 @@
+"""``tune``: a random search through Ray Tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, out, set_debug
+from dtp_dist.errors import ConfigError, DtpDistError
+
+
+@app.command()
+def tune(
+    config: ConfigPath,
+    space: Annotated[Path, typer.Option(help="The space: keys with distributions (YAML).")],
+    trials: Annotated[int, typer.Option(help="How many trials in all.", min=1)],
+    overrides: Overrides = None,
+    target: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME-tune by default.")] = None,
+    asha: Annotated[bool, typer.Option("--asha", help="Stop the worse trials early.")] = False,
+    parallel: Annotated[
+        int | None, typer.Option(help="Trials at once; as many as there are cores by default.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0)] = 0,
+    debug: Debug = False,
+) -> None:
+    """Search over settings; each trial is a run. The same call goes on where it was stopped."""
+    set_debug(debug)
+    from dtp_dist.tune.space import read_space
+    from dtp_dist.tune.summary import ranked, trial_table, write_best, write_trials
+    from dtp_dist.tune.trials import open_search, outcome_of, plan_trials
+
+    folder = target or Path("runs") / f"{config.stem}-tune"
+    planned = plan_trials(config, overrides or [], read_space(space), trials, seed, folder)
+    open_search(folder, config, overrides or [], space, seed)
+    ended = [each for each in map(outcome_of, planned) if each.final]
+    left = [trial for trial in planned if not outcome_of(trial).final]
+    try:
+        if left:
+            _tell(f"{len(left)} of {trials} trials to train, in {folder}")
+            _run_trials()(left, ended, parallel=parallel, asha=asha, tell=_tell)
+    finally:
+        outcomes = ranked([outcome_of(trial) for trial in planned])
+        write_trials(folder, outcomes)
+    out.print(trial_table(outcomes))
+    for each in outcomes:
+        if each.message:
+            _tell(f"{each.trial.name} failed: {each.message}")
+    best = write_best(folder, outcomes, f"{config.stem}-best")
+    if best is None:
+        raise DtpDistError(f"{folder}: no trial came to a validation error; see its trials.csv")
+    _tell(f"best: {best.trial.name}, valid error {best.valid_error:.2f} %; train it: {folder}/best.yaml")
+
+
+def _run_trials() -> Callable[..., None]:
+    """Import what needs Ray Tune."""
+    try:
+        from dtp_dist.tune.ray_tune import run_trials
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"tune: needs Ray Tune: pip install 'dtp-dist[ray]' ({text})") from None
+    return run_trials
+
+
+def _tell(text: str) -> None:
+    out.print(escape(text), highlight=False, soft_wrap=True)

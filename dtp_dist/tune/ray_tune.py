@@ -1,0 +1,137 @@
+"""Trials as Ray Tune runs them: placed, watched, and stopped early by its scheduler."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # a run writes its own logs
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a failed trial has nothing to report
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the search at once
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a box where it is told to be silent
+
+import ray
+from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import ASHAScheduler
+
+from dtp_dist.config import Config, to_dict
+from dtp_dist.runtime import ray_cluster
+from dtp_dist.tune.trials import Outcome, Trial, outcome_of, record
+from dtp_dist.tune.worker import METRIC, Job, run_trial
+
+Tell = Callable[[str], None]
+
+
+def run_trials(
+    trials: Sequence[Trial], ended: Sequence[Outcome], *, parallel: int | None, asha: bool, tell: Tell
+) -> None:
+    """Train trials until each is done, stopped or failed.
+
+    Args:
+        trials: those that are not yet.
+        ended: those that are; the scheduler compares the others with them.
+        parallel: how many at once; None for as many as there are cores.
+        asha: stop the worse half or more early, by asynchronous successive halving over epochs.
+        tell: takes a line for whoever watches.
+
+    Raises:
+        StageError: Ray can't be reached.
+    """
+    cpus = max(stages_of(trial.config) * trial.config.parallel.threads for trial in trials)
+    at_once = parallel or max(1, (os.cpu_count() or 1) // cpus)
+    ray_cluster.connect(at_once * cpus)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a trial died of is told in one line
+    try:
+        need = {name.lower(): count * cpus for name, count in ray_cluster.bundle(trials[0].config).items()}
+        need["cpu"] = float(cpus)
+        jobs = {trial.number: _job(trial) for trial in trials}
+        with tempfile.TemporaryDirectory(prefix="dtp-dist-") as storage:
+            tune.Tuner(
+                tune.with_resources(tune.with_parameters(_train, jobs=jobs), need),
+                param_space={"trial": tune.grid_search(list(jobs))},
+                tune_config=tune.TuneConfig(
+                    metric=None if asha else METRIC,
+                    mode=None if asha else "min",
+                    max_concurrent_trials=at_once,
+                    scheduler=_scheduler(trials, ended) if asha else None,
+                ),
+                run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[_Watch(trials, tell)]),
+            ).fit()
+    finally:
+        ray.shutdown()
+
+
+def stages_of(config: Config) -> int:
+    """Return how many processes compute in a trial at once."""
+    parallel = config.parallel
+    if parallel.runtime == "inprocess":
+        return 1
+    asked = len(parallel.partition) if parallel.partition else parallel.stages
+    return (os.cpu_count() or 1) if asked == "auto" else int(asked)
+
+
+def _scheduler(trials: Sequence[Trial], ended: Sequence[Outcome]) -> ASHAScheduler:
+    """Return the scheduler, which has seen what the ended trials had reached."""
+    train = trials[0].config.train
+    grace = max(1, train.evaluate_every)
+    limit = max(train.epochs, grace) + 1  # at which a trial would be stopped: one that is whole ends itself
+    scheduler = ASHAScheduler("epoch", METRIC, "min", max_t=limit, grace_period=grace)
+    for outcome in ended:
+        seen: Any = SimpleNamespace(trial_id=outcome.trial.name)
+        controller: Any = None  # not looked at
+        scheduler.on_trial_add(controller, seen)
+        for line in outcome.run.lines:
+            scheduler.on_trial_result(controller, seen, line)
+    return scheduler
+
+
+def _job(trial: Trial) -> Job:
+    path = [os.path.abspath(entry or ".") for entry in sys.path]
+    return Job(trial.folder.resolve(), trial.record.resolve(), to_dict(trial.config), os.getcwd(), path)
+
+
+def _train(settings: Mapping[str, Any], jobs: Mapping[int, Job]) -> None:
+    """What Tune runs in a worker."""
+    run_trial(jobs[settings["trial"]], tune.report)
+
+
+class _Watch(TrialProgressCallback):
+    """Tells what trials reach, and records which of them the scheduler has stopped.
+
+    It stands in for Tune's own, which prints of failed trials even where it is told to be silent.
+    """
+
+    def __init__(self, trials: Sequence[Trial], tell: Tell) -> None:
+        super().__init__(metric=METRIC)
+        self._trials, self._tell = {trial.number: trial for trial in trials}, tell
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Tell a validation error."""
+        mine = self._trials[trial.config["trial"]]
+        if METRIC in result:
+            epochs = mine.config.train.epochs
+            error = f"valid error {result[METRIC]:.2f} %"
+            self._tell(f"{mine.name}  epoch {result['epoch']}/{epochs}  {error}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Record a trial that ended neither by itself nor by a failure: the scheduler has stopped it."""
+        mine = self._trials[trial.config["trial"]]
+        found = outcome_of(mine)
+        if found.state == "open":
+            record(mine.record, "stopped", final=True)
+        self._tell(f"{mine.name}  {outcome_of(mine).state}{f': {found.message}' if found.message else ''}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Record a trial whose worker was lost."""
+        mine = self._trials[trial.config["trial"]]
+        record(mine.record, "failed", "its worker was lost; the same call goes on", final=False)
+        self._tell(f"{mine.name}  failed: its worker was lost")
