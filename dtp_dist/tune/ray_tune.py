@@ -60,6 +60,7 @@ def run_trials(
                     metric=None if asha else METRIC,
                     mode=None if asha else "min",
                     max_concurrent_trials=at_once,
+                    reuse_actors=True,  # a new one imports torch again
                     scheduler=_scheduler(trials, ended) if asha else None,
                 ),
                 run_config=tune.RunConfig(storage_path=storage, verbose=0, callbacks=[_Watch(trials, tell)]),
