@@ -29,7 +29,7 @@ def report(
 
     found = [read_run(path) for path in run_dirs]
     write_report(found, target)
-    states = ", ".join(f"{run.path.name} {run.state}" for run in found)
+    states = ", ".join(f"{run.path} {run.state}" for run in found)
     out.print(f"{target}: {states}", highlight=False, soft_wrap=True, markup=False)
 
 

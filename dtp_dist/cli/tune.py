@@ -42,6 +42,9 @@ def tune(
         if left:
             _tell(f"{len(left)} of {trials} trials to train, in {folder}")
             _run_trials()(left, ended, parallel=parallel, asha=asha, tell=_tell)
+    except KeyboardInterrupt:
+        _tell("the same call goes on from here")
+        raise
     finally:
         outcomes = ranked([outcome_of(trial) for trial in planned])
         write_trials(folder, outcomes)

@@ -9,11 +9,12 @@ from html import escape
 from pathlib import Path
 
 from dtp_dist.errors import ConfigError, DtpDistError
+from dtp_dist.report.differences import differences
 from dtp_dist.report.read import Run, numbered
 from dtp_dist.report.stages import COLOURS, ROWS, WAITS, shares, timeline
 from dtp_dist.report.style import CSS
 from dtp_dist.report.svg import PALETTE, Curve, bars, line_chart, ramp, style
-from dtp_dist.report.tables import differences, events, stamp, summary
+from dtp_dist.report.tables import events, stamp, summary
 
 WIDE = 1216
 LEARNING = {

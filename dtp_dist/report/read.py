@@ -252,7 +252,10 @@ def _state(
     gaps = [after - before for before, after in pairwise(times)]
     if silent < max([QUIET_SECONDS, *(QUIET_GAPS * gap for gap in gaps)]):
         return "running?", f"no end yet, last line {max(silent, 0):.0f} s ago"
-    return "cut off", "no end was written; dtp-dist resume goes on from a checkpoint"
+    return (
+        "cut off",
+        f"no end was written, silent for {silent:,.0f} s; dtp-dist resume goes on from a checkpoint",
+    )
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,7 +11,8 @@ table { border-collapse: collapse; font-size: 13px; width: 100%; }
 th, td { text-align: left; padding: 3px 8px; border-bottom: 1px solid #e4e4e4; vertical-align: top;
   overflow-wrap: anywhere; }
 th { background: #f5f5f5; }
-table.summary th, table.summary td { padding: 3px 5px; overflow-wrap: normal; }
+table.summary th, table.summary td { padding: 3px 4px; overflow-wrap: normal; font-size: 12.5px; }
+table.summary td:nth-child(2), table.summary td:nth-child(13) { white-space: nowrap; }
 table.events td:nth-child(-n+4) { white-space: nowrap; }
 code { font-size: 12px; }
 ul.notes { margin: 8px 0; padding-left: 20px; color: #444; }

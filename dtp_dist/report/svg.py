@@ -17,7 +17,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 """Okabe and Ito's colours, told apart with any colour vision; its yellow is too pale on white."""
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 28, 30, 42
 
 
 @dataclass(frozen=True)

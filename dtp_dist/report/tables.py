@@ -1,21 +1,16 @@
-"""Tables of runs: summary, differences of configuration, events."""
+"""Tables of runs: summary and events."""
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from dtp_dist.flat import flat
 from dtp_dist.report.axis import short
 from dtp_dist.report.read import Run, is_number
 
 _SHOWN_CHARACTERS = 160
-_UNTOLD = ("name", "run_dir")
-"""Keys that differ between any two runs and tell nothing."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
@@ -61,7 +56,7 @@ def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
     """Return one row a run; ``marks`` are the runs' labels as HTML."""
     head = [
         *("run", "state", "epoch", "step", "train loss", "valid error, %", "test error, %", "samples/s"),
-        *("stages", "D", "runtime", "seconds", "started", "weights sha256"),
+        *("stages", "D", "runtime", "seconds", "started", "weights"),
     ]
     rows = []
     for run, mark in zip(runs, marks, strict=True):
@@ -78,49 +73,12 @@ def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
                 escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or "–")),
                 number(seconds_of(run), "{:,.0f}"),
                 stamp(run.started),
-                f'<code title="{escape(weights)}">{escape(weights[:13])}</code>',
+                f'<code title="{escape(weights)}">{escape(weights[:13] if run.virtual else weights[:8])}</code>',
             ]
         )
     told = [(mark, state_words(run)) for run, mark in zip(runs, marks, strict=True) if state_words(run)]
     notes = "".join(f"<li>{mark}: {escape(words)}</li>" for mark, words in told)
     return table(head, rows, "summary") + (f'<ul class="notes">{notes}</ul>' if notes else "")
-
-
-def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
-    """Return the keys in which the configurations differ, a column a run; a sentence where none does."""
-    known = [(flat(run.config), mark) for run, mark in zip(runs, marks, strict=True) if run.config]
-    if len(known) < 2:
-        return "<p>It takes two runs with a readable configuration to compare.</p>"
-    keys = dict.fromkeys(key for config, _ in known for key in config if key not in _UNTOLD)
-    found: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for key in keys:
-        values = tuple(_value(config, key) for config, _ in known)
-        if len(set(values)) > 1:
-            layer = re.match(r"model\.layers\.(\d+)\.", key)
-            name = key.replace(f".{layer[1]}.", ".{}.", 1) if layer else key
-            found.setdefault((name, values), []).extend([int(layer[1])] if layer else [])
-    rows = [
-        [f"<code>{escape(name.replace('{}', _ranges(layers)))}</code>", *map(escape, values)]
-        for (name, values), layers in found.items()
-    ]
-    if not rows:
-        return "<p>The configurations are the same.</p>"
-    return table(["key", *(mark for _, mark in known)], rows)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return e.g. ``1-4,6`` for rising numbers."""
-    parts: list[list[int]] = []
-    for each in numbers:
-        if parts and each == parts[-1][-1] + 1:
-            parts[-1].append(each)
-        else:
-            parts.append([each])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
-def _value(config: dict[str, Any], key: str) -> str:
-    return json.dumps(config[key], default=str) if key in config else "–"
 
 
 def events(run: Run) -> str:

@@ -12,6 +12,7 @@ import pytest
 from dtp_dist.errors import ConfigError
 from dtp_dist.report import read_run, write_report
 from dtp_dist.report.axis import Axis, axis_of, short
+from dtp_dist.report.differences import differences
 from dtp_dist.report.page import labels, page
 from dtp_dist.report.read import QUIET_SECONDS, Run, Span
 from dtp_dist.report.stages import shares
@@ -146,6 +147,16 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
         assert due in text
     assert "optimizer.forward.name" not in text
     assert "none: does not exist" in text.replace("</span>", "")
+
+
+def test_many_runs_are_compared_by_value(tmp_path):
+    rates = ["0.001", "0.003"] * 4
+    folders = [tmp_path / f"run{index}" for index in range(8)]
+    for folder, rate in zip(folders, rates, strict=True):
+        write_run(folder, config=CONFIG.replace("0.001", rate))
+    text = differences([read_run(folder) for folder in folders], [folder.name for folder in folders])
+    assert "<td>0.003</td><td>run1 run3 run5 run7</td>" in text
+    assert text.count("<tr>") == 3
 
 
 def test_text_from_a_run_cannot_become_markup(tmp_path):
