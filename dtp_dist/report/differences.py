@@ -52,7 +52,7 @@ def _by_value(found: Sequence[tuple[str, tuple[str, ...]]], names: Sequence[str]
         for value in dict.fromkeys(values):
             having = (name for name, each in zip(names, values, strict=True) if each == value)
             rows.append([_code(key), escape(value), " ".join(having)])
-    return table(["key", "value", "runs"], rows)
+    return table(["key", "value", "runs"], rows, "values")
 
 
 def _code(key: str) -> str:

@@ -13,6 +13,8 @@ th, td { text-align: left; padding: 3px 8px; border-bottom: 1px solid #e4e4e4; v
 th { background: #f5f5f5; }
 table.summary th, table.summary td { padding: 3px 4px; overflow-wrap: normal; font-size: 12.5px; }
 table.summary td:nth-child(2), table.summary td:nth-child(13) { white-space: nowrap; }
+table.values { table-layout: fixed; }
+table.values th:nth-child(1) { width: 280px; } table.values th:nth-child(2) { width: 130px; }
 table.events td:nth-child(-n+4) { white-space: nowrap; }
 code { font-size: 12px; }
 ul.notes { margin: 8px 0; padding-left: 20px; color: #444; }

@@ -61,6 +61,7 @@ def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
     rows = []
     for run, mark in zip(runs, marks, strict=True):
         weights = "none: virtual" if run.virtual else str(run.result.get("weights_sha256", "–"))
+        short_weights = weights if run.virtual else weights[:8]
         rows.append(
             [
                 mark,
@@ -73,7 +74,7 @@ def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
                 escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or "–")),
                 number(seconds_of(run), "{:,.0f}"),
                 stamp(run.started),
-                f'<code title="{escape(weights)}">{escape(weights[:13] if run.virtual else weights[:8])}</code>',
+                f'<code title="{escape(weights)}">{escape(short_weights)}</code>',
             ]
         )
     told = [(mark, state_words(run)) for run, mark in zip(runs, marks, strict=True) if state_words(run)]
