@@ -179,4 +179,6 @@ def _longest(found: dict[int, dict[str, float]]) -> str:
     """Return in words what the stages waited for most."""
     waits = {kind: sum(each.get(kind, 0.0) for each in found.values()) / len(found) for kind in WAITS}
     kind = max(waits, key=lambda each: waits[each])
+    if not waits[kind]:
+        return "<p>No stage waited for another.</p>"
     return f"<p>Longest wait: {kind}, {100 * waits[kind]:.0f} % of the time in the mean of all stages.</p>"

@@ -12,6 +12,9 @@ from dtp_dist.report.axis import axis_of, short
 from dtp_dist.report.read import Run, Span
 from dtp_dist.report.svg import light, svg, text
 
+IDLE = "nothing recorded"
+"""Time between actions and waits: overhead, or other stages' turns where all share a thread."""
+
 COLOURS = {
     "data": "#999999",
     "forward": "#0072b2",
@@ -22,11 +25,11 @@ COLOURS = {
     "wait for activation": "#f4d8d0",
     "wait for target": "#e9b9a9",
     "send": "#d9d9ea",
-    "other": "#f2f2f2",
+    IDLE: "#f2f2f2",
 }
 """Actions in full colours, waiting in pale ones."""
 
-WAITS = ("wait for activation", "wait for target", "send", "other")
+WAITS = ("wait for activation", "wait for target", "send")
 LETTERS = {"forward": "F", "inverse": "I", "target": "T", "update": "U"}
 MINIBATCHES, ROWS = 10, 64
 """The timeline shows the last of the trace's minibatches; charts show so many stages at most."""
@@ -39,7 +42,7 @@ def kind_of(span: Span) -> str:
         for kind in ("activation", "target"):
             if name.startswith("wait") and kind in name:
                 return f"wait for {kind}"
-        return "send" if name.startswith("send") else "other"
+        return "send" if name.startswith("send") else IDLE
     letter = re.match(r"([fitu])\d", name)
     for kind, initial in LETTERS.items():
         if name.startswith(kind) or (letter and letter[1] == initial.lower()):
@@ -65,13 +68,13 @@ def shares(run: Run) -> dict[int, dict[str, float]]:
         if not recorded:
             for before, after in pairwise(spans):
                 parts[_gap(after)] += max(0.0, after.start - before.end) / length
-        parts["other"] += max(0.0, 1.0 - sum(parts.values()))
+        parts[IDLE] += max(0.0, 1.0 - sum(parts.values()))
         found[stage] = dict(parts)
     return found
 
 
 def _gap(after: Span) -> str:
-    return {"forward": "wait for activation", "target": "wait for target"}.get(kind_of(after), "other")
+    return {"forward": "wait for activation", "target": "wait for target"}.get(kind_of(after), IDLE)
 
 
 def timeline(run: Run, width: int) -> str:

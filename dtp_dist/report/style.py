@@ -15,7 +15,7 @@ table.summary th, table.summary td { padding: 3px 4px; overflow-wrap: normal; fo
 table.summary td:nth-child(2), table.summary td:nth-child(13) { white-space: nowrap; }
 table.values { table-layout: fixed; }
 table.values th:nth-child(1) { width: 280px; } table.values th:nth-child(2) { width: 130px; }
-table.events td:nth-child(-n+4) { white-space: nowrap; }
+table.events th, table.events td:nth-child(-n+4) { white-space: nowrap; }
 code { font-size: 12px; }
 ul.notes { margin: 8px 0; padding-left: 20px; color: #444; }
 .run { display: inline-block; margin-right: 18px; }

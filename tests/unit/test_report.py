@@ -15,7 +15,7 @@ from dtp_dist.report.axis import Axis, axis_of, short
 from dtp_dist.report.differences import differences
 from dtp_dist.report.page import labels, page
 from dtp_dist.report.read import QUIET_SECONDS, Run, Span
-from dtp_dist.report.stages import shares
+from dtp_dist.report.stages import IDLE, shares
 from dtp_dist.report.svg import POINTS, thin
 from run_folders import CONFIG, FINISHED, MEASURED, RESULT, STARTED, TRACE, at, span, write_run
 
@@ -190,14 +190,14 @@ def test_labels_are_as_short_as_tells_the_runs_apart():
 
 def test_shares_are_of_the_common_time_and_sum_to_one(tmp_path):
     found = shares(read_run(write_run(tmp_path / "run")))
-    assert found[0] == pytest.approx({"forward": 0.2, "wait for target": 0.6, "target": 0.2, "other": 0.0})
-    assert found[1] == pytest.approx({"wait for activation": 0.3, "update": 0.6, "other": 0.1})
+    assert found[0] == pytest.approx({"forward": 0.2, "wait for target": 0.6, "target": 0.2, IDLE: 0.0})
+    assert found[1] == pytest.approx({"wait for activation": 0.3, "update": 0.6, IDLE: 0.1})
 
 
 def test_without_recorded_waits_gaps_count_for_what_follows_them(tmp_path):
     bare = {"traceEvents": [each for each in TRACE["traceEvents"] if each.get("cat") != "wait"]}
     found = shares(read_run(write_run(tmp_path / "run", trace=json.dumps(bare))))
-    assert found[0] == pytest.approx({"forward": 0.2, "target": 0.2, "wait for target": 0.6, "other": 0.0})
+    assert found[0] == pytest.approx({"forward": 0.2, "target": 0.2, "wait for target": 0.6, IDLE: 0.0})
 
 
 def test_a_long_series_keeps_its_peaks():
