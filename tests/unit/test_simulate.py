@@ -1,0 +1,103 @@
+"""The simulation: the same as replaying the schedule one action after another, and as its drawing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtp_dist.errors import ScheduleError
+from dtp_dist.planning.simulate import NANOSECONDS, Timing, nanoseconds, simulate
+from dtp_dist.schedule import KINDS, Kind, Phase, Schedule
+from dtp_dist.schedule.checking import execute
+from replay import replay
+
+PHASES = st.sampled_from(list(Phase))
+
+
+def in_nanoseconds(seconds: float) -> int:
+    return round(seconds * NANOSECONDS)
+
+
+def ones(stages: int) -> Timing:
+    return Timing(stages, {kind: np.ones(stages, np.int64) for kind in Kind})
+
+
+@st.composite
+def pipelines(draw) -> tuple[Schedule, Timing, int]:
+    stages = draw(st.integers(1, 6))
+    schedule = Schedule(stages, range(3, 3 + draw(st.integers(0, 9))), draw(st.integers(1, 7)), draw(PHASES))
+    times = st.lists(st.integers(0, 9), min_size=stages, max_size=stages).map(np.array)
+    links = {Kind.FORWARD: times, Kind.TARGET: times}
+    parts = [dict.fromkeys(Kind, times)] * 2 + [links] * 3
+    actions, lead, send, transfer, latency = (draw(st.fixed_dictionaries(part)) for part in parts)
+    for part in (send, transfer, latency):
+        part[Kind.FORWARD][-1] = part[Kind.TARGET][0] = 0
+    needed = min(stages, schedule.in_flight) if Kind.TARGET in KINDS[schedule.phase] else 1
+    return schedule, Timing(stages, actions, lead, send, transfer, latency), needed + draw(st.integers(0, 3))
+
+
+@given(pipeline=pipelines())
+@settings(max_examples=200, deadline=None)
+def test_it_equals_the_replay_of_every_action(pipeline):
+    schedule, timing, capacity = pipeline
+    found = simulate(schedule, timing, capacity=capacity, keep=len(schedule.minibatches))
+    spans = replay(schedule, timing, capacity)
+    ends = [end for row in spans for *_, end in row]
+    assert found.total == max(ends, default=0)
+    whole = [[(*span[:2], *map(in_nanoseconds, span[2:])) for span in row] for row in found.spans()]
+    assert [sorted(row) for row in whole] == [sorted(row) for row in spans]
+    actions = [[each for each in row if not each[0].startswith(("wait", "send"))] for row in spans]
+    assert found.busy.tolist() == [sum(end - start for *_, start, end in row) for row in actions]
+
+
+@given(stages=st.integers(1, 7), count=st.integers(1, 12), in_flight=st.integers(1, 8), phase=PHASES)
+@settings(max_examples=60, deadline=None)
+def test_with_costs_of_one_it_is_the_drawing(stages, count, in_flight, phase):
+    schedule = Schedule(stages, range(count), in_flight, phase)
+    ticks = execute(schedule.rows(), capacity=1 + len(schedule.rows()[0]))
+    found = simulate(schedule, ones(stages), capacity=count + stages, keep=count)
+    starts = [
+        [in_nanoseconds(start) for name, _, start, _ in row if not name.startswith(("wait", "send"))]
+        for row in found.spans()
+    ]
+    assert starts == ticks
+
+
+@given(pipeline=pipelines(), keep=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_what_is_kept_is_the_end_of_all(pipeline, keep):
+    schedule, timing, capacity = pipeline
+    every = simulate(schedule, timing, capacity=capacity, keep=len(schedule.minibatches))
+    some = simulate(schedule, timing, capacity=capacity, keep=keep)
+    first = schedule.minibatches.stop - min(keep, len(schedule.minibatches))
+    assert some.total == every.total
+    assert (some.finished == every.finished).all()
+    assert some.spans() == [[span for span in row if span[1] >= first] for row in every.spans()]
+
+
+def test_the_slowest_stage_sets_the_pace():
+    costs = {kind: np.array([1, 5, 2], np.int64) * 10**6 for kind in Kind}
+    found = simulate(Schedule(3, range(60), 3), Timing(3, costs))
+    assert found.period == pytest.approx(0.020)
+    exact = simulate(Schedule(3, range(60), 1), Timing(3, costs))
+    around = 5 + 2 + 2 + 2 + 5 + 5  # F1, F2, I2, T2, T1, U1: stage 1 is next when its own U is over
+    assert exact.period == pytest.approx(around * 1e-3)
+
+
+def test_a_link_that_holds_too_little_is_refused():
+    with pytest.raises(ScheduleError, match="capacity is 1; a link must hold 3 messages"):
+        simulate(Schedule(3, range(4), 3), ones(3), capacity=1)
+
+
+def test_seconds_become_whole_nanoseconds():
+    assert nanoseconds([1e-9, 0.25, 1.5e-9 + 1e-10]).tolist() == [1, 250_000_000, 2]
+
+
+@pytest.mark.parametrize("in_flight", [1, 400, 1000])
+@pytest.mark.slow
+def test_a_thousand_stages_fit(in_flight):
+    found = simulate(Schedule(1000, range(1000), in_flight), ones(1000), keep=2)
+    assert len(found.finished) == 1000
+    assert len(found.spans()[500]) == 2 * 8
