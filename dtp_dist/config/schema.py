@@ -104,7 +104,13 @@ class ParallelConfig(Options):
         1, doc="number of stages; auto for one per device, or per core on the CPU", at_least=1
     )
     partition: list[int] | None = option(
-        None, doc="layers in each stage, bottom first; null for a cut balanced by work", at_least=1
+        None, doc="layers in each stage, bottom first; null for a balanced cut (balance)", at_least=1
+    )
+    balance: str = option(
+        "work",
+        doc="what a cut balances: the layers' work by their shapes, the same each time, or their time as "
+        "measured at the start, which may cut otherwise each time",
+        one_of=("work", "measured"),
     )
     in_flight: int = option(
         1, doc="D, minibatches in flight; 1 is the exact algorithm; above stages adds nothing", at_least=1

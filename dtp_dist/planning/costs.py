@@ -1,13 +1,15 @@
-"""What each layer costs per minibatch, estimated from its shapes."""
+"""What each layer costs per minibatch: measured elsewhere, or estimated here from its shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.rules import Rule
+from dtp_dist.schedule import KINDS, Kind, Phase
 
 OPTIMIZER_WORK, ELEMENT_WORK, CALL_WORK = 120.0, 200.0, 3e6
 """What else takes time, as floating-point operations of a matrix product that would take as long.
@@ -16,34 +18,106 @@ An optimizer's step per parameter (bound by memory), what happens elementwise ar
 of its result (activations, differences, noise), and the overhead of evaluating one map once.
 """
 
+LayerTimes = Mapping[Kind, Sequence[float]]
+"""For each kind of action what it costs in each layer."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the layers cost per minibatch: seconds where they were measured, else floating-point operations.
+
+    Attributes:
+        phases: the phases of training that every minibatch goes through, and the layers' costs in each.
+        delayed: the same in a stage with a delay, by the number in flight (2; 3 for all above); without an
+            entry, as without a delay.
+        shared: what n layers of one stage cost less than n stages of one layer, for each layer but one.
+        data: what loading a minibatch adds to the first stage's F.
+        turn: what a stage takes from one action to the next.
+        measured: whether these are seconds.
+    """
+
+    phases: Mapping[Phase, LayerTimes]
+    delayed: Mapping[int, Mapping[Phase, LayerTimes]] = field(default_factory=dict)
+    shared: Mapping[Phase, Mapping[Kind, float]] = field(default_factory=dict)
+    data: float = 0.0
+    turn: float = 0.0
+    measured: bool = False
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return len(next(iter(self.phases.values()))[Kind.FORWARD])
+
+    def stage(self, phase: Phase, layers: range, in_flight: int) -> dict[Kind, float]:
+        """Return what each action costs in a stage of ``layers`` (0-based), ``in_flight`` in the pipeline.
+
+        The last stage has no delay, nor has any with one in flight.
+        """
+        delayed = in_flight > 1 and layers.stop < self.layers
+        times = self.delayed.get(min(in_flight, 3), self.phases) if delayed else self.phases
+        saved = self.shared.get(phase, {})
+        found = {}
+        for kind in KINDS[phase]:
+            each = times[phase][kind][layers.start : layers.stop]
+            found[kind] = max(max(each), sum(each) - saved.get(kind, 0.0) * (len(layers) - 1))
+        if layers.start == 0:
+            found[Kind.FORWARD] += self.data
+        return found
+
+    def total(self, layers: range, in_flight: int) -> float:
+        """Return what all actions of such a stage cost, over all phases."""
+        return sum(sum(self.stage(phase, layers, in_flight).values()) for phase in self.phases)
+
+
+def training_phases(alternate: str, rule: Rule) -> tuple[Phase, ...]:
+    """Return the phases that a minibatch of training goes through (``rule.alternate``)."""
+    if alternate == "minibatch":
+        return (Phase.BOTH,)
+    return (Phase.INVERSE, Phase.FORWARD) if rule.learned_inverses() else (Phase.FORWARD,)
+
+
+def estimated_costs(
+    layers: Sequence[LayerOptions],
+    shapes: Sequence[Shape],
+    rule: Rule,
+    batch_size: int,
+    phases: Iterable[Phase] = (Phase.BOTH,),
+) -> Costs:
+    """Return the layers' costs as ``layer_work`` counts them; the same network always gives the same."""
+    work = action_work(layers, shapes, rule, batch_size)
+    return Costs({phase: {kind: work[kind] for kind in KINDS[phase]} for phase in phases})
+
 
 def layer_work(
     layers: Sequence[LayerOptions], shapes: Sequence[Shape], rule: Rule, batch_size: int
 ) -> list[float]:
-    """Return the work of each layer per minibatch, in floating-point operations.
+    """Return the work of each layer per minibatch, in floating-point operations: F, I, T and U together."""
+    return [sum(each) for each in zip(*action_work(layers, shapes, rule, batch_size).values(), strict=True)]
+
+
+def action_work(
+    layers: Sequence[LayerOptions], shapes: Sequence[Shape], rule: Rule, batch_size: int
+) -> dict[Kind, list[float]]:
+    """Return the work of each action in each layer per minibatch, in floating-point operations.
 
     F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
     the inverse learns; T is two of g, or one of f where the target goes through the forward map. Elementwise
     work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
     counts as nothing.
     """
-    costs = []
+    found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     inverses, learned = rule.inverses(), rule.learned_inverses()
     for index, options in enumerate(layers, 1):
         f, g = (
             batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
             for work, side in zip(options.work(shapes[index - 1]), (index, index - 1), strict=True)
         )
-        parameters = float(options.parameters(shapes[index - 1]))
-        if not parameters:
-            costs.append(0.0)
-            continue
-        work, steps = 2 * f, 1
-        if index in inverses:
-            iterations = options.inverse.iterations if index in learned else 0
-            work += iterations * rule.inverse_work(f, g, affine=options.affine_inverse) + 2 * g
-            steps += iterations
-        elif index > 1:
-            work += f
-        costs.append(work + OPTIMIZER_WORK * parameters * steps)
-    return costs
+        step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
+        if not step:
+            f = g = 0.0
+        iterations = options.inverse.iterations if index in learned else 0
+        target = 2 * g if index in inverses else f if index > 1 else 0.0
+        inverse = iterations * (rule.inverse_work(f, g, affine=options.affine_inverse) + step)
+        for kind, work in zip(Kind, (f, inverse, target, f + step), strict=True):
+            found[kind].append(work)
+    return found

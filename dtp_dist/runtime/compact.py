@@ -13,9 +13,9 @@ from torch import Tensor
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules import Rule
 from dtp_dist.algorithm.transmission import PURPOSE, REAL, SAMPLE, SIGN, transmitted
-from dtp_dist.config import Config
+from dtp_dist.config import Config, shapes_of
 from dtp_dist.errors import MessageError
-from dtp_dist.messages import Bits, Message, MessageKind, Payload
+from dtp_dist.messages import HEADER_BYTES, Bits, Message, MessageKind, Payload
 from dtp_dist.runtime.layout import DTYPES
 from dtp_dist.schedule import Phase
 
@@ -80,6 +80,18 @@ def sent_as(config: Config, rule: Rule, layer: int, phase: Phase) -> str:
     if not 1 < layer <= len(layers) or (phase is not Phase.EVALUATE and rule.reads_input(layer, phase)):
         return REAL
     return layers[layer - 1].transmission
+
+
+def message_bytes(config: Config, rule: Rule, layer: int, phase: Phase) -> tuple[int, int]:
+    """Return the bytes of a minibatch's activation from ``layer`` (1-based) up, and of its target."""
+    numbers = DTYPES[config.train.dtype]
+    narrow = torch.bfloat16 if config.parallel.message_dtype == "bfloat16" else numbers
+    examples = config.data.batch_size
+    shape = (examples, *shapes_of(config)[layer])
+    encoding = BITS.get(sent_as(config, rule, layer + 1, phase), narrow)
+    labels = Payload(torch.int64, (examples,)).nbytes
+    up = HEADER_BYTES + Payload(encoding, shape).nbytes + labels
+    return up, HEADER_BYTES + Payload(narrow, shape).nbytes
 
 
 def pack(values: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from dtp_dist import schedule
-from dtp_dist.config import Config, shapes_of
+from dtp_dist.config import Config
 from dtp_dist.errors import ConfigError
-from dtp_dist.planning import balanced_partition, layer_work
+from dtp_dist.planning.predict import best_partition
+from dtp_dist.runtime.planner import costs_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -53,6 +54,10 @@ def layout_of(config: Config) -> Layout:
 def resolve(config: Config) -> Config:
     """Return the configuration with ``stages: auto`` and the partition worked out, once for the run.
 
+    With ``balance: work`` the same configuration always gives the same partition. With ``balance: measured``
+    it need not, and with more than one minibatch in flight the partition changes what a run computes: the
+    resolved configuration, which a run keeps, is what can be run again.
+
     Raises:
         ConfigError: a CUDA device is asked for where there is none.
     """
@@ -64,10 +69,8 @@ def resolve(config: Config) -> Config:
     stages = min(layers, max(1, _devices(config))) if asked == "auto" else asked
     partition = parallel.partition
     if partition is None:
-        shapes = shapes_of(config)
-        rule = config.rule.build(layers)
-        costs = layer_work(config.model.options, shapes, rule, config.data.batch_size)
-        partition = balanced_partition(costs, stages)
+        costs = costs_of(config, [parallel.in_flight], measured=parallel.balance == "measured")
+        partition = best_partition(costs, stages, parallel.in_flight)
     return replace(config, parallel=replace(parallel, stages=stages, partition=partition))
 
 

@@ -1,0 +1,52 @@
+"""What a plan starts from: the costs of a configuration's layers and messages, measured here or estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from dtp_dist.algorithm.rules import RULES
+from dtp_dist.config import Config, shapes_of
+from dtp_dist.planning import Costs, estimated_costs, training_phases
+from dtp_dist.planning.predict import LinkModel, Pipeline
+from dtp_dist.schedule import Phase
+
+BACKPROP = "backprop"
+
+
+def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Costs:
+    """Return the costs of the layers, for pipelines with so many minibatches in flight.
+
+    Estimated ones are the same each time. That matters: with more than one minibatch in flight the partition
+    that they lead to changes what a run computes.
+
+    Raises:
+        NonFiniteError: training on noise diverged while it was measured.
+    """
+    if measured:
+        from dtp_dist.runtime.measure import measured_costs  # it runs what the layout describes
+
+        return measured_costs(config, in_flight)
+    layers = config.model.options
+    rule = config.rule.build(len(layers))
+    phases = training_phases(config.rule.alternate, rule)
+    return estimated_costs(layers, shapes_of(config), rule, config.data.batch_size, phases)
+
+
+def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Pipeline:
+    """Return what predictions for a configuration start from."""
+    from dtp_dist.runtime.compact import message_bytes
+    from dtp_dist.runtime.link_cost import measured_link
+
+    rule = config.rule.build(len(config.model.options))
+
+    def messages(layer: int, phase: Phase) -> tuple[int, int]:
+        return message_bytes(config, rule, layer, phase)
+
+    return Pipeline(
+        costs=costs_of(config, in_flight, measured=measured),
+        backprop=costs_of(replace(config, rule=RULES[BACKPROP]()), (), measured=measured),
+        link=measured_link(config) if measured else LinkModel(),
+        messages=messages,
+        batch_size=config.data.batch_size,
+    )
