@@ -11,11 +11,11 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from dtp_dist.cli import reading, report, running, tune
+from dtp_dist.cli import planning, reading, report, running, tune
 from dtp_dist.cli.app import Interrupted, app, err
 from dtp_dist.errors import DtpDistError
 
-COMMANDS = (running, reading, tune, report)
+COMMANDS = (running, reading, planning, tune, report)
 """The modules that register commands."""
 
 

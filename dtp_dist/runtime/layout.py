@@ -64,14 +64,19 @@ def resolve(config: Config) -> Config:
     parallel = config.parallel
     if parallel.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("parallel.device: cuda is not available here; write auto or cpu")
-    layers = len(config.model.options)
-    asked = len(parallel.partition) if parallel.partition else parallel.stages
-    stages = min(layers, max(1, _devices(config))) if asked == "auto" else asked
+    stages = stages_of(config)
     partition = parallel.partition
     if partition is None:
         costs = costs_of(config, [parallel.in_flight], measured=parallel.balance == "measured")
         partition = best_partition(costs, stages, parallel.in_flight)
     return replace(config, parallel=replace(parallel, stages=stages, partition=partition))
+
+
+def stages_of(config: Config) -> int:
+    """Return the number of stages, ``auto`` being one per device, or per core on the CPU."""
+    parallel = config.parallel
+    asked = len(parallel.partition) if parallel.partition else parallel.stages
+    return min(len(config.model.options), max(1, _devices(config))) if asked == "auto" else asked
 
 
 def _devices(config: Config) -> int:
