@@ -77,9 +77,8 @@ def _counts(asked: str | None, layers: int, own: int) -> list[int]:
         raise ConfigError(f"--stages: {asked!r} is not a list of numbers; write e.g. 1,2,4") from None
     for count in counts:
         if not 1 <= count <= layers:
-            raise ConfigError(
-                f"--stages: {count} is not allowed; it must be 1 to {layers}, the number of layers"
-            )
+            text = f"{count} is not allowed; it must be from 1 to {layers}, the number of layers"
+            raise ConfigError(f"--stages: {text}")
     return counts
 
 

@@ -13,6 +13,8 @@ from dtp_dist.schedule import Kind
 COLOURS = {Kind.FORWARD: "#0072b2", Kind.INVERSE: "#e69f00", Kind.TARGET: "#009e73", Kind.UPDATE: "#cc79a7"}
 """Okabe and Ito's, which colour-blind people tell apart."""
 
+INK = {Kind.FORWARD: "#fff", Kind.INVERSE: "#000", Kind.TARGET: "#fff", Kind.UPDATE: "#000"}
+
 WIDTH, ROW, MARGIN, AXIS = 1120, 24, 110, 24  # pixels of a picture; MARGIN for the names on the left
 MOST_ROWS, MOST_MINIBATCHES, EXTRA = 32, 16, 4
 LETTER = 7.0  # pixels of a character
@@ -108,7 +110,8 @@ def _timelines(plan: Plan) -> Iterator[str]:
 def _timeline(plan: Plan, rows: Sequence[Sequence[SpanTuple]], seconds: float) -> str:
     scale = (WIDTH - MARGIN - 40) / (seconds or 1.0)
     kinds = {name: kind for kind, name in NAMES.items()}
-    shapes = []
+    height = len(rows) * ROW
+    shapes = [*_axis(plan, seconds, scale, height)]
     for stage, spans in enumerate(rows):
         shapes.append(_stage_name(plan, stage, stage * ROW))
         for name, minibatch, begun, ended in spans:
@@ -121,9 +124,7 @@ def _timeline(plan: Plan, rows: Sequence[Sequence[SpanTuple]], seconds: float) -
             label = f"{kinds[name]}{minibatch}"
             if width > LETTER * len(label) + 4:
                 text = f'<text x="{left + width / 2:.1f}" y="{stage * ROW + 16}" text-anchor="middle" '
-                shapes.append(f'{text}style="fill:#fff">{label}</text>')
-    height = len(rows) * ROW
-    shapes.extend(_axis(plan, seconds, scale, height))
+                shapes.append(f'{text}style="fill:{INK[kinds[name]]}">{label}</text>')
     return _svg(shapes, height + AXIS)
 
 

@@ -1,0 +1,56 @@
+"""``dtp-dist plan``, as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dtp_dist.cli.planning import _counts
+from dtp_dist.errors import ConfigError
+from runs import run_cli, the_line, write_config
+
+
+def test_a_plan_is_measured_shown_and_kept(tmp_path):
+    write_config(tmp_path)
+    asked = ("--stages", "1,2", "--out", "plan.html", "--trace", "trace.json")
+    done = run_cli("plan", "small.yaml", "parallel.in_flight=2", *asked, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "parallel.partition=[2,3]" in done.stdout or "parallel.partition=[3,2]" in done.stdout
+    assert "stage 1 | .  F0 I0 T0 U0 F1" in done.stdout
+    assert "samples/s" in done.stdout
+    assert "<svg" in (tmp_path / "plan.html").read_text()
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    actions = [event for event in events if event["ph"] == "X" and event["name"] == "update"]
+    assert {event["tid"] for event in actions} == {0, 1}
+    assert len(actions) == 2 * 50, "monitor.trace_minibatches of each stage"
+
+
+def test_a_quick_plan_is_one_json_object(tmp_path):
+    write_config(tmp_path)
+    done = run_cli("plan", "small.yaml", "parallel.stages=2", "--quick", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["measured"] is False
+    assert found["stages"] == 2
+    assert sum(found["partition"]) == 5
+    assert [row["stages"] for row in found["predictions"]] == [1, 2, 4]
+
+
+def test_a_number_of_stages_that_does_not_fit_is_refused(tmp_path):
+    write_config(tmp_path)
+    done = run_cli("plan", "small.yaml", "--stages", "1,6", cwd=tmp_path)
+    assert done.returncode == 2
+    assert the_line(done) == "error: --stages: 6 is not allowed; it must be from 1 to 5, the number of layers"
+
+
+def test_what_is_no_list_of_numbers_is_refused():
+    with pytest.raises(ConfigError, match="--stages: '1;2' is not a list of numbers; write e.g. 1,2,4"):
+        _counts("1;2", layers=5, own=1)
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    write_config(tmp_path)
+    done = run_cli("plan", "small.yaml", "--quick", "--out", "nowhere/plan.html", cwd=tmp_path)
+    assert done.returncode == 1
+    assert the_line(done) == "error: nowhere/plan.html: No such file or directory"
