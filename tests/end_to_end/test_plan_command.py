@@ -45,7 +45,7 @@ def test_a_number_of_stages_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_what_is_no_list_of_numbers_is_refused():
-    with pytest.raises(ConfigError, match="--stages: '1;2' is not a list of numbers; write e.g. 1,2,4"):
+    with pytest.raises(ConfigError, match=r"--stages: .1;2. is not a list of numbers; write e\.g\. 1,2,4"):
         _counts("1;2", layers=5, own=1)
 
 
