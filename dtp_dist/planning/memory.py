@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 
 import torch
@@ -81,7 +80,6 @@ def _optimizers(config: Config, layer: LayerOptions) -> tuple[OptimizerOptions, 
     return layer.optimizer.forward or forward, layer.optimizer.inverse or inverse
 
 
-@cache
 def _state_tensors(options: OptimizerOptions) -> int:
     """Return how many tensors of a parameter's size an optimizer keeps, found by one step of it."""
     parameter = nn.Parameter(torch.zeros(2))

@@ -63,7 +63,7 @@ def count_table(plan: Plan) -> tuple[str, Cells]:
                 str(row["stages"]),
                 str(row["in_flight"]),
                 number(row["period"]),
-                "-" if speed is None else f"{speed:.0f}",
+                "-" if speed is None else number(speed),
                 percent(row["idle"]),
                 f"{row['speed_up']:.2f}",
                 f"{row['bound']:.2f}",
@@ -98,7 +98,7 @@ def remarks(plan: Plan) -> Iterator[str]:
 def other_cut(plan: Plan, partition: Sequence[int]) -> str:
     """Return what the chosen number of stages would reach with another partition."""
     found = predict(plan.pipeline, partition, plan.config.parallel.in_flight)
-    return f"{pasted(partition)}: {plan.samples_per_second(found):.0f} samples/s"
+    return f"{pasted(partition)}: {number(plan.samples_per_second(found) or 0.0)} samples/s"
 
 
 def _compared(plan: Plan) -> Iterator[str]:

@@ -6,6 +6,7 @@ optimizers at once. What the second saves per layer is what any stage saves (``C
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -17,50 +18,97 @@ import torch
 
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches, Examples
+from dtp_dist.errors import ConfigError
 from dtp_dist.planning import Costs, training_phases
 from dtp_dist.planning.costs import LayerTimes
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.segment import Segment
 from dtp_dist.runtime.worker import ACTION_NAMES
-from dtp_dist.schedule import KINDS, Phase
+from dtp_dist.schedule import KINDS, Kind, Phase
 
 SECONDS = 4.0
 MOST_BYTES = 2**25  # of made-up pixels: more than a cache holds, as a data set is
-MOST_MINIBATCHES, WARM, LEAST, ROUNDS = 100, 3, 2, 4
+MOST_MINIBATCHES, WARM, LEAST, ROUNDS, FEW = 100, 2, 1, 4, 2
 DATA = "data"
 
 
 def measured_costs(config: Config, in_flight: Iterable[int] = (1,), seconds: float = SECONDS) -> Costs:
     """Return the layers' median costs, in seconds, for pipelines with so many minibatches in flight.
 
-    Takes about ``seconds``; every trial runs a few minibatches, so very slow networks take longer.
+    Takes about ``seconds``. Where that is too short for a few minibatches, a minibatch or two must do: the
+    inverses take ``FEW`` iterations of their K, which stand for all, and what stages share and what delay
+    costs, little beside such layers, is left out.
 
     Raises:
         NonFiniteError: training on noise diverged.
+        ConfigError: a layer is a module instance, which would be trained.
     """
     layers = len(config.model.options)
+    instances = [number for number, each in enumerate(config.model.options, 1) if each.kind == "instance"]
+    if instances:
+        text = f"measured would train the module instance of layer {instances[0]} on noise; write work"
+        raise ConfigError(f"parallel.balance: {text}")
     phases = training_phases(config.rule.alternate, config.rule.build(layers))
     depths = sorted({min(depth, 3) for depth in in_flight if depth > 1 and layers > 1})
+    short, factors = _few_iterations(config)
+    start = time.perf_counter()
+    with closing(_Trial(short, [1] * layers, 1)) as probe:
+        for phase in (*phases, *phases):
+            probe.train(phase, 0.0)
+        once = probe.medians()
+        each = sum(sum(map(sum, _scaled(times, factors).values())) for times in once.values())
+        if each * (2 + len(depths)) * (WARM + ROUNDS * LEAST) > seconds:
+            while time.perf_counter() - start + probe.fastest * LEAST * len(phases) < seconds:
+                for phase in phases:
+                    probe.train(phase, 0.0)
+            scaled = {phase: _scaled(times, factors) for phase, times in probe.medians().items()}
+            return Costs(scaled, data=probe.data(), turn=probe.turn(), measured=True)
+    return _compared(config, phases, depths, seconds)
+
+
+def _compared(config: Config, phases: Sequence[Phase], depths: Sequence[int], seconds: float) -> Costs:
+    """Return what the layers cost alone, in one stage, and with delay, from trials that take turns."""
+    layers = len(config.model.options)
     with ExitStack() as stack:
-        whole, alone, *late = (
+        whole, alone, *late = trials = [
             stack.enter_context(closing(_Trial(config, partition, depth)))
             for partition, depth in [([layers], 1), *(([1] * layers, depth) for depth in (1, *depths))]
-        )
-        share = seconds / (2 + len(depths)) / (ROUNDS + 1) / len(phases)
+        ]
+        share = seconds / len(trials) / (ROUNDS + 1) / len(phases)
         for _ in range(ROUNDS + 1):  # they take turns, so that a noisy machine is as noisy for each
-            for trial in (whole, alone, *late):
+            for trial in trials:
                 for phase in phases:
                     trial.train(phase, share)
-        found = [trial.medians() for trial in (whole, alone, *late)]
+        together, apart = whole.medians(), alone.medians()
         shared = {
             phase: {
-                kind: max(0.0, sum(times) - found[0][phase][kind][0]) / max(1, layers - 1)
-                for kind, times in found[1][phase].items()
+                kind: max(0.0, sum(times) - together[phase][kind][0]) / max(1, layers - 1)
+                for kind, times in apart[phase].items()
             }
             for phase in phases
         }
-        delayed = dict(zip(depths, found[2:], strict=True))
-        return Costs(found[1], delayed, shared, whole.data(), whole.turn(), measured=True)
+        delayed = {depth: trial.medians() for depth, trial in zip(depths, late, strict=True)}
+        return Costs(apart, delayed, shared, whole.data(), whole.turn(), measured=True)
+
+
+def _few_iterations(config: Config) -> tuple[Config, list[float]]:
+    """Return the configuration with at most ``FEW`` inverse iterations, and what each layer's stand for."""
+    layers, factors = [], []
+    for options in config.model.options:
+        few = min(options.inverse.iterations, FEW)
+        layers.append(replace(options, inverse=replace(options.inverse, iterations=few)))
+        factors.append(options.inverse.iterations / few if few else 1.0)
+    return replace(config, model=replace(config.model, layers=layers)), factors
+
+
+def _scaled(times: LayerTimes, factors: Sequence[float]) -> LayerTimes:
+    """Return the costs with those of I multiplied by each layer's factor."""
+    return {
+        kind: [cost * factor for cost, factor in zip(costs, factors, strict=True)]
+        if kind is Kind.INVERSE
+        else costs
+        for kind, costs in times.items()
+    }
 
 
 class _Trial:
@@ -75,7 +123,7 @@ class _Trial:
         self._batches = made_up(config)
         self._runtime = InProcessRuntime(config, {"train": self._batches}, lambda report: None)
         self._next = 0
-        self._fastest = float("inf")  # seconds of a minibatch
+        self.fastest = float("inf")  # seconds of a minibatch
         self._taken: dict[tuple[Phase, str, int], list[float]] = defaultdict(list)
         self._turns: list[float] = []
 
@@ -86,10 +134,10 @@ class _Trial:
     def train(self, phase: Phase, seconds: float) -> None:
         """Train one segment that takes about so long; the first of all is to warm up and not counted."""
         warm = self._next == 0
-        count = WARM if warm else max(LEAST, min(self._batches.count, int(seconds / self._fastest)))
+        count = LEAST if warm else max(LEAST, min(self._batches.count, int(seconds / self.fastest)))
         first, self._next = self._next, self._next + count
         spent = self._runtime.run(Segment(phase, "train", 0, first, count, 0)).seconds
-        self._fastest = min(self._fastest, spent / count)
+        self.fastest = min(self.fastest, spent / count)
         if warm:
             return
         busy = 0.0

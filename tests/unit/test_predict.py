@@ -11,6 +11,7 @@ import torch
 
 from dtp_dist.algorithm.state import layer_state
 from dtp_dist.config import load_config
+from dtp_dist.errors import ConfigError
 from dtp_dist.planning import Costs, layer_work
 from dtp_dist.planning.memory import stage_memory
 from dtp_dist.planning.page import plan_page
@@ -21,7 +22,7 @@ from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.layout import resolve
 from dtp_dist.runtime.link_cost import measured_link
-from dtp_dist.runtime.measure import measured_costs
+from dtp_dist.runtime.measure import FEW, measured_costs
 from dtp_dist.runtime.planner import costs_of, pipeline_of
 from dtp_dist.runtime.segment import Segment
 from dtp_dist.schedule import Kind, Phase
@@ -164,6 +165,25 @@ def test_measured_costs_are_of_every_layer_and_action():
     assert all(0 < cost < 1 for times in of.phases[EVERY].values() for cost in times)
     assert 0 < of.data < 1
     assert 0 <= of.turn < 1
+
+
+def test_where_time_is_short_few_iterations_stand_for_all():
+    layer = {"kind": "dense", "units": 32, "repeat": 3, "inverse": {"iterations": 300}}
+    model = {"input": [64], "layers": [layer, {"kind": "dense", "units": 10, "activation": "linear"}]}
+    config = load_config(small(model=model))
+    of = measured_costs(config, [2], seconds=0.01)
+    assert not of.delayed
+    assert not of.shared
+    two_of_all = FEW / 300
+    assert of.phases[EVERY][I][1] * two_of_all * 10 > of.phases[EVERY][T][1], "the whole K is counted"
+    assert config.model.options[1].inverse.iterations == 300
+
+
+def test_module_instances_are_not_trained_to_measure_them():
+    layers = [{"kind": "dense", "units": 64}, {"kind": "instance"}]
+    config = load_config(small(model={"input": [64], "layers": layers}, rule={"name": "backprop"}))
+    with pytest.raises(ConfigError, match=r"parallel\.balance: measured would train .* of layer 2"):
+        measured_costs(config)
 
 
 def test_a_cut_can_be_balanced_by_measured_time(monkeypatch):
