@@ -21,6 +21,9 @@ from pathlib import Path
 import psutil
 
 from common import ROOT, Measured, config, machine
+from dtp_dist.config import Config
+from dtp_dist.planning.predict import predict
+from dtp_dist.runtime.planner import pipeline_of
 
 COST = 5.0  # ms an action
 ACTIONS = 4
@@ -35,6 +38,7 @@ COLUMNS = {
     "least": "least",
     "most": "most",
     "share": "% of the bound's speed",
+    "planned": "`dtp-dist plan`, ms a minibatch",
     "segment": f"% with filling and draining ({LONG} minibatches)",
     "asleep": "asleep, ms a minibatch",
     "memory": "MB of its own a stage",
@@ -68,10 +72,18 @@ def measure(data: str, runtime: str, stages: int, rounds: int) -> dict[str, str]
         "least": f"{min(periods):.2f}",
         "most": f"{max(periods):.2f}",
         "share": f"{100 * bound / period:.1f}",
+        "planned": f"{1e3 * planned(settings):.2f}",
         "segment": f"{100 * bound / statistics.median(whole):.1f}",
         "asleep": f"{statistics.median(asleep):.2f}",
         "memory": f"{memory / 1e6:.0f}",
     }
+
+
+def planned(settings: Config) -> float:
+    """Return the seconds from one minibatch to the next that the plan foresees."""
+    partition, in_flight = settings.parallel.partition, settings.parallel.in_flight
+    assert partition is not None
+    return predict(pipeline_of(settings, [in_flight], measured=True), partition, in_flight).period
 
 
 def main() -> None:

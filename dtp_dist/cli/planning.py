@@ -44,10 +44,12 @@ def plan(
     set_debug(debug)
     from dtp_dist.config import load_config
     from dtp_dist.planning.plan import make_plan, plain
-    from dtp_dist.runtime.layout import stages_of
+    from dtp_dist.runtime.layout import resolve, stages_of
     from dtp_dist.runtime.planner import pipeline_of
 
     settings = load_config(config, overrides or [])
+    if settings.parallel.virtual:
+        settings = resolve(settings)  # the planned times are those of its stages
     layers = len(settings.model.options)
     counts = _counts(stages, layers, stages_of(settings))
     depths = {min(settings.parallel.in_flight, count) for count in counts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Literal
 
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
@@ -24,7 +25,7 @@ LayerTimes = Mapping[Kind, Sequence[float]]
 
 @dataclass(frozen=True)
 class Costs:
-    """What the layers cost per minibatch: seconds where they were measured, else floating-point operations.
+    """What the layers cost per minibatch: floating-point operations if they follow from shapes, else seconds.
 
     Attributes:
         phases: the phases of training that every minibatch goes through, and the layers' costs in each.
@@ -33,7 +34,7 @@ class Costs:
         shared: what n layers of one stage cost less than n stages of one layer, for each layer but one.
         data: what loading a minibatch adds to the first stage's F.
         turn: what a stage takes from one action to the next.
-        measured: whether these are seconds.
+        source: where they are from.
     """
 
     phases: Mapping[Phase, LayerTimes]
@@ -41,7 +42,12 @@ class Costs:
     shared: Mapping[Phase, Mapping[Kind, float]] = field(default_factory=dict)
     data: float = 0.0
     turn: float = 0.0
-    measured: bool = False
+    source: Literal["shapes", "measured", "virtual"] = "shapes"
+
+    @property
+    def in_seconds(self) -> bool:
+        """Whether these are seconds."""
+        return self.source != "shapes"
 
     @property
     def layers(self) -> int:

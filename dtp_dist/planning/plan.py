@@ -37,15 +37,15 @@ class Plan:
     @property
     def unit(self) -> str:
         """What costs are given in: ``ms``, or ``Mflop`` where nothing was measured."""
-        return "ms" if self.pipeline.costs.measured else "Mflop"
+        return "ms" if self.pipeline.costs.in_seconds else "Mflop"
 
     def amount(self, seconds: float) -> float:
         """Return a time in ``unit``."""
-        return seconds * (1e3 if self.pipeline.costs.measured else FLOPS / 1e6)
+        return seconds * (1e3 if self.pipeline.costs.in_seconds else FLOPS / 1e6)
 
     def samples_per_second(self, prediction: Prediction) -> float | None:
         """Return the speed, None where nothing was measured."""
-        if not self.pipeline.costs.measured or not prediction.period:
+        if not self.pipeline.costs.in_seconds or not prediction.period:
             return None
         return self.pipeline.batch_size / prediction.period
 
@@ -99,7 +99,7 @@ def plain(plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.config.name,
         "rule": plan.config.rule.name,
-        "measured": costs.measured,
+        "source": costs.source,
         "unit": plan.unit,
         "batch_size": plan.pipeline.batch_size,
         "threads": plan.config.parallel.threads,

@@ -58,7 +58,7 @@ class Pipeline:
     @property
     def unit(self) -> float:
         """Seconds of one unit of cost."""
-        return 1.0 if self.costs.measured else 1.0 / FLOPS
+        return 1.0 if self.costs.in_seconds else 1.0 / FLOPS
 
 
 @dataclass(frozen=True)

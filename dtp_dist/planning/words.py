@@ -16,10 +16,17 @@ MEGABYTE, KILOBYTE = 1e6, 1e3
 LONG = 8  # stages; a longer partition is cut in a table
 
 
+SOURCES = {
+    "shapes": "work by shapes, nothing measured",
+    "measured": "measured on this device",
+    "virtual": "virtual devices, with the times of parallel.virtual_costs",
+}
+
+
 def heading(plan: Plan) -> str:
     """Return what was planned, and how."""
     config = plan.config
-    how = "measured on this device" if plan.pipeline.costs.measured else "work by shapes, nothing measured"
+    how = SOURCES[plan.pipeline.costs.source]
     return (
         f"{config.name}: {len(config.model.options)} layers, rule {config.rule.name}, minibatches of "
         f"{plan.pipeline.batch_size}, {config.parallel.threads} thread(s) a stage; {how}"
@@ -88,7 +95,7 @@ def remarks(plan: Plan) -> Iterator[str]:
         yield f"each stage is taken to have a core of its own for every thread; this machine has {cores}"
     if plan.stages > 1 and parallel.runtime == "inprocess":
         yield "stages take turns in one process with parallel.runtime=inprocess: train with local or ray"
-    if plan.pipeline.costs.measured:
+    if plan.pipeline.costs.source == "measured":
         yield f"F of stage 0 includes {plan.amount(plan.pipeline.costs.data):.2f} ms for loading a minibatch"
         yield from _compared(plan)
     if parallel.in_flight < plan.stages:

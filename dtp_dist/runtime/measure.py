@@ -62,7 +62,7 @@ def measured_costs(config: Config, in_flight: Iterable[int] = (1,), seconds: flo
                 for phase in phases:
                     probe.train(phase, 0.0)
             scaled = {phase: _scaled(times, factors) for phase, times in probe.medians().items()}
-            return Costs(scaled, data=probe.data(), turn=probe.turn(), measured=True)
+            return Costs(scaled, data=probe.data(), turn=probe.turn(), source="measured")
     return _compared(config, phases, depths, seconds)
 
 
@@ -88,7 +88,7 @@ def _compared(config: Config, phases: Sequence[Phase], depths: Sequence[int], se
             for phase in phases
         }
         delayed = {depth: trial.medians() for depth, trial in zip(depths, late, strict=True)}
-        return Costs(apart, delayed, shared, whole.data(), whole.turn(), measured=True)
+        return Costs(apart, delayed, shared, whole.data(), whole.turn(), source="measured")
 
 
 def _few_iterations(config: Config) -> tuple[Config, list[float]]:

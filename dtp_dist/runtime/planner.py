@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from dtp_dist.algorithm.rules import RULES
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.planning import Costs, estimated_costs, training_phases
 from dtp_dist.planning.predict import LinkModel, Pipeline
-from dtp_dist.schedule import Phase
+from dtp_dist.schedule import KINDS, Kind, Phase
 
 BACKPROP = "backprop"
 
@@ -23,6 +23,8 @@ def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Cos
     Raises:
         NonFiniteError: training on noise diverged while it was measured.
     """
+    if config.parallel.virtual and config.parallel.partition is not None:
+        return _virtual_costs(config, config.parallel.partition)
     if measured:
         from dtp_dist.runtime.measure import measured_costs  # it runs what the layout describes
 
@@ -31,6 +33,17 @@ def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Cos
     rule = config.rule.build(len(layers))
     phases = training_phases(config.rule.alternate, rule)
     return estimated_costs(layers, shapes_of(config), rule, config.data.batch_size, phases)
+
+
+def _virtual_costs(config: Config, partition: Sequence[int]) -> Costs:
+    """Return the planned times of virtual stages, each as a cost of its stage's first layer."""
+    times: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+    for stage, layers in enumerate(partition):
+        for kind, milliseconds in config.parallel.action_costs(stage).items():
+            times[Kind(kind)] += [milliseconds / 1e3, *[0.0] * (layers - 1)]
+    rule = config.rule.build(len(config.model.options))
+    phases = training_phases(config.rule.alternate, rule)
+    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, source="virtual")
 
 
 def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Pipeline:

@@ -31,7 +31,7 @@ def test_a_quick_plan_is_one_json_object(tmp_path):
     done = run_cli("plan", "small.yaml", "parallel.stages=2", "--quick", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
-    assert found["measured"] is False
+    assert found["source"] == "shapes"
     assert found["stages"] == 2
     assert sum(found["partition"]) == 5
     assert [row["stages"] for row in found["predictions"]] == [1, 2, 4]

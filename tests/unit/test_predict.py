@@ -36,7 +36,7 @@ EVERY = Phase.BOTH
 def costs(*each: tuple[float, float, float, float], **more) -> Costs:
     """Costs of layers from their F, I, T and U in milliseconds."""
     times = {kind: [MS * layer[place] for layer in each] for place, kind in enumerate(Kind)}
-    return Costs({EVERY: times}, measured=True, **more)
+    return Costs({EVERY: times}, source="measured", **more)
 
 
 def pipeline(of: Costs, link: LinkModel | None = None, *, bytes_up: int = 0) -> Pipeline:
@@ -159,7 +159,7 @@ def test_measured_costs_are_of_every_layer_and_action():
     threads = torch.get_num_threads()
     of = measured_costs(small_config(), [1, 2, 5], seconds=0.5)
     assert torch.get_num_threads() == threads
-    assert of.measured
+    assert of.source == "measured"
     assert set(of.delayed) == {2, 3}
     assert {kind: len(times) for kind, times in of.phases[EVERY].items()} == dict.fromkeys(Kind, 5)
     assert all(0 < cost < 1 for times in of.phases[EVERY].values() for cost in times)
