@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import accumulate
+
+import numpy as np
 
 
 def balanced_partition(costs: Sequence[float], stages: int) -> list[int]:
@@ -32,14 +33,21 @@ def cheapest_partition(cost: Callable[[range], float], layers: int, stages: int)
     if not 1 <= stages <= layers:
         raise ValueError(f"{stages} stages do not fit {layers} layers")
 
-    @cache
-    def best(count: int, parts: int) -> tuple[float, tuple[int, ...]]:
-        if parts == 1:
-            return cost(range(count)), (count,)
-        options = []
-        for below in reversed(range(parts - 1, count)):  # min keeps the first: the cheapest last stage
-            slowest, cut = best(below, parts - 1)
-            options.append((max(slowest, cost(range(below, count))), (*cut, count - below)))
-        return min(options, key=lambda option: option[0])
-
-    return list(best(layers, stages)[1])
+    table = np.full((layers, layers + 1), np.inf)  # [first, stop]
+    for first in range(layers):
+        table[first, first + 1 :] = [cost(range(first, stop)) for stop in range(first + 1, layers + 1)]
+    slowest = table[0]  # of the first layers in so many stages, by the number of layers
+    cuts = np.zeros((stages, layers + 1), np.int64)  # where the last of these stages begins
+    for below in range(1, stages):
+        wider = np.full(layers + 1, np.inf)
+        for stop in range(below + 1, layers + 1):
+            options = np.maximum(slowest[below:stop], table[below:stop, stop])[::-1]
+            best = int(options.argmin())  # the first of equals: the cheapest last stage
+            wider[stop], cuts[below, stop] = options[best], stop - 1 - best
+        slowest = wider
+    found, stop = [], layers
+    for stage in reversed(range(stages)):
+        first = int(cuts[stage, stop])
+        found.append(stop - first)
+        stop = first
+    return found[::-1]

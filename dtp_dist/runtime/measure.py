@@ -26,13 +26,12 @@ from dtp_dist.runtime.segment import Segment
 from dtp_dist.runtime.worker import ACTION_NAMES
 from dtp_dist.schedule import KINDS, Kind, Phase
 
-SECONDS = 4.0
 MOST_BYTES = 2**25  # of made-up pixels: more than a cache holds, as a data set is
 MOST_MINIBATCHES, WARM, LEAST, ROUNDS, FEW = 100, 2, 1, 4, 2
 DATA = "data"
 
 
-def measured_costs(config: Config, in_flight: Iterable[int] = (1,), seconds: float = SECONDS) -> Costs:
+def measured_costs(config: Config, in_flight: Iterable[int], seconds: float) -> Costs:
     """Return the layers' median costs, in seconds, for pipelines with so many minibatches in flight.
 
     Takes about ``seconds``. Where that is too short for a few minibatches, a minibatch or two must do: the
@@ -150,7 +149,7 @@ class _Trial:
 
     def medians(self) -> dict[Phase, LayerTimes]:
         """Return the median seconds of each action in each stage."""
-        phases = {phase for phase, _, _ in self._taken}
+        phases = dict.fromkeys(phase for phase, _, _ in self._taken)
         stages = range(self._runtime.layout.stages)
         return {
             phase: {

@@ -12,12 +12,14 @@ from dtp_dist.planning.predict import LinkModel, Pipeline
 from dtp_dist.schedule import KINDS, Kind, Phase
 
 BACKPROP = "backprop"
+SECONDS, BACKPROP_SECONDS = 3.0, 1.0
+"""How long the layers are measured, about."""
 
 
-def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Costs:
+def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool, seconds: float = SECONDS) -> Costs:
     """Return the costs of the layers, for pipelines with so many minibatches in flight.
 
-    Estimated ones are the same each time. That matters: with more than one minibatch in flight the partition
+    Measuring takes about ``seconds``. Estimated ones are the same each time. That matters: with more than one minibatch in flight the partition
     that they lead to changes what a run computes.
 
     Raises:
@@ -28,7 +30,7 @@ def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Cos
     if measured:
         from dtp_dist.runtime.measure import measured_costs  # it runs what the layout describes
 
-        return measured_costs(config, in_flight)
+        return measured_costs(config, in_flight, seconds)
     layers = config.model.options
     rule = config.rule.build(len(layers))
     phases = training_phases(config.rule.alternate, rule)
@@ -56,9 +58,13 @@ def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> 
     def messages(layer: int, phase: Phase) -> tuple[int, int]:
         return message_bytes(config, rule, layer, phase)
 
+    costs = backprop = costs_of(config, in_flight, measured=measured)
+    if config.rule.name != BACKPROP:
+        other = replace(config, rule=RULES[BACKPROP]())
+        backprop = costs_of(other, (), measured=measured, seconds=BACKPROP_SECONDS)
     return Pipeline(
-        costs=costs_of(config, in_flight, measured=measured),
-        backprop=costs_of(replace(config, rule=RULES[BACKPROP]()), (), measured=measured),
+        costs=costs,
+        backprop=backprop,
         link=measured_link(config) if measured else LinkModel(),
         messages=messages,
         batch_size=config.data.batch_size,

@@ -61,6 +61,10 @@ def test_known_partitions():
     assert balanced_partition([1, 1, 1], 2) == [2, 1]
 
 
+def test_many_layers_are_cut_without_end():
+    assert balanced_partition([1] * 400, 399) == [2, *[1] * 398]
+
+
 @pytest.mark.parametrize("stages", [0, 4, -1])
 def test_a_number_of_stages_that_does_not_fit_is_refused(stages):
     with pytest.raises(ValueError, match=f"{stages} stages do not fit 3 layers"):

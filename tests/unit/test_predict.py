@@ -23,7 +23,7 @@ from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.layout import resolve
 from dtp_dist.runtime.link_cost import measured_link
 from dtp_dist.runtime.measure import FEW, measured_costs
-from dtp_dist.runtime.planner import costs_of, pipeline_of
+from dtp_dist.runtime.planner import SECONDS, costs_of, pipeline_of
 from dtp_dist.runtime.segment import Segment
 from dtp_dist.schedule import Kind, Phase
 from runs import small, small_config
@@ -183,21 +183,21 @@ def test_module_instances_are_not_trained_to_measure_them():
     layers = [{"kind": "dense", "units": 64}, {"kind": "instance"}]
     config = load_config(small(model={"input": [64], "layers": layers}, rule={"name": "backprop"}))
     with pytest.raises(ConfigError, match=r"parallel\.balance: measured would train .* of layer 2"):
-        measured_costs(config)
+        measured_costs(config, [1], seconds=1.0)
 
 
 def test_a_cut_can_be_balanced_by_measured_time(monkeypatch):
     asked = []
 
-    def measured(_, in_flight):
-        asked.append(list(in_flight))
+    def measured(_, in_flight, seconds):
+        asked.append((list(in_flight), seconds))
         return costs(*[(1, 1, 1, 1)] * 4, (9, 9, 9, 9))
 
     monkeypatch.setattr("dtp_dist.runtime.measure.measured_costs", measured)
     overrides = ("parallel.stages=2", "parallel.in_flight=2", "parallel.balance=measured")
     assert resolve(small_config(*overrides)).parallel.partition == [4, 1]
     assert resolve(small_config(*overrides, "parallel.partition=[1,4]")).parallel.partition == [1, 4]
-    assert asked == [[2]]
+    assert asked == [([2], SECONDS)]
 
 
 @pytest.mark.parametrize("transport", ["auto", "ipc", "tcp"])
