@@ -19,8 +19,8 @@ SECONDS, BACKPROP_SECONDS = 3.0, 1.0
 def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool, seconds: float = SECONDS) -> Costs:
     """Return the costs of the layers, for pipelines with so many minibatches in flight.
 
-    Measuring takes about ``seconds``. Estimated ones are the same each time. That matters: with more than one minibatch in flight the partition
-    that they lead to changes what a run computes.
+    Measuring takes about ``seconds``. Estimated ones are the same each time. That matters: with more than one
+    minibatch in flight the partition that they lead to changes what a run computes.
 
     Raises:
         NonFiniteError: training on noise diverged while it was measured.
