@@ -94,6 +94,24 @@ def estimated_costs(
     return Costs({phase: {kind: work[kind] for kind in KINDS[phase]} for phase in phases})
 
 
+def given_costs(
+    partition: Sequence[int], stages: Sequence[Mapping[Kind, float]], phases: Iterable[Phase] = (Phase.BOTH,)
+) -> Costs:
+    """Return costs, in seconds, of layers that cost what is given for each stage when they are cut so.
+
+    A stage's first layer carries all of it. Kinds that are not given cost nothing.
+    """
+    times: dict[Kind, list[float]] = {
+        kind: [
+            stage.get(kind, 0.0) if layer == 0 else 0.0
+            for count, stage in zip(partition, stages, strict=True)
+            for layer in range(count)
+        ]
+        for kind in Kind
+    }
+    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, measured=True)
+
+
 def layer_work(
     layers: Sequence[LayerOptions], shapes: Sequence[Shape], rule: Rule, batch_size: int
 ) -> list[float]:

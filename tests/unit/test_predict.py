@@ -12,7 +12,7 @@ import torch
 from dtp_dist.algorithm.state import layer_state
 from dtp_dist.config import load_config
 from dtp_dist.errors import ConfigError
-from dtp_dist.planning import Costs, layer_work
+from dtp_dist.planning import Costs, given_costs, layer_work
 from dtp_dist.planning.memory import stage_memory
 from dtp_dist.planning.page import plan_page
 from dtp_dist.planning.plan import make_plan, plain
@@ -96,6 +96,14 @@ def test_what_delay_costs_is_counted_in_all_stages_but_the_last():
     assert best_partition(of, 2, 1) == [2, 2]
     assert best_partition(of, 2, 4) == [2, 2]
     assert best_partition(replace(of, delayed={2: {EVERY: {**late, U: [30 * MS] * 4}}}), 2, 2) == [1, 3]
+
+
+def test_stages_whose_costs_are_given_cost_that():
+    of = given_costs([2, 1, 3], [dict.fromkeys(Kind, n * MS) for n in (5, 7, 6)])
+    found = predict(pipeline(of), [2, 1, 3], 3)
+    assert found.period == pytest.approx(4 * 7 * MS)
+    assert found.idle == pytest.approx(1 - (5 + 7 + 6) / 21)
+    assert [sum(actions.values()) for actions in found.actions] == pytest.approx([20 * MS, 28 * MS, 24 * MS])
 
 
 def test_estimated_costs_are_the_layers_work_and_cut_alike():
