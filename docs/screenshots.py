@@ -76,9 +76,7 @@ def pages(board: str) -> list[Page]:
         Page("tensorboard_pipeline", pipeline, 900, script=CLOSE_SETTINGS),
         Page("tensorboard_custom_scalars", f"{board}/?smoothing=0#custom_scalars", 1400),
         Page("tensorboard_images", f"{board}/?#images", 1000),
-        Page("tensorboard_histograms", f"{board}/?#histograms", 900),
-        Page("tensorboard_text", f"{board}/?#text", 900),
-        Page("tensorboard_hparams", f"{board}/?#hparams", 700),
+        Page("tensorboard_hparams", f"{board}/?#hparams", 500),
     ]
 
 

@@ -28,6 +28,9 @@ METRICS = {
     "samples per second": f"{PIPELINE}/samples_per_second_so_far",
 }
 """The figures of the table: the newest value under each tag."""
+FIRST = ("rule", "stages", "in_flight", "forward.lr", "seed")
+"""What the page shows unless told otherwise: the first five of those that are said to differ, by name."""
+
 Setting = str | float | bool
 _TYPES = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64", bool: "DATA_TYPE_BOOL"}
 
@@ -73,7 +76,11 @@ def _plain(value: Any) -> Setting | None:
 def experiment(config: Config) -> Any:
     """Return the summary that names the columns of the table."""
     infos = [
-        HParamInfo(name=name, type=DataType.Value(_TYPES[type(value)] if value is not None else _TYPES[str]))
+        HParamInfo(
+            name=name,
+            type=DataType.Value(_TYPES[type(value)] if value is not None else _TYPES[str]),
+            differs=name in FIRST,
+        )
         for name, value in settings(config).items()
     ]
     metrics = [

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from dtp_dist.algorithm.alignment import alignment
 from dtp_dist.checkpoint import Manifest
 from dtp_dist.config import Config
 from dtp_dist.data import Batches
-from dtp_dist.errors import CheckpointError
 from dtp_dist.monitor.base import Monitors
 from dtp_dist.monitor.drawing import angle_bars, image_rows
 from dtp_dist.monitor.probe import Found, Probe, one_thread
@@ -39,6 +39,9 @@ NOT_LEARNED = (
     " Layer {layer} has no inverse under this rule: from h{below} to the input it is a ridge regression, "
     "fitted on other examples, and the row h{below} is the best it can do."
 )
+Write = Callable[[], None]
+Picture = tuple[str, Image, str]
+"""Tag, picture and description."""
 
 
 class Due:
@@ -94,41 +97,47 @@ class Pictures:
         """Show the pipeline's timeline if that is due; ``epoch`` counts from 0."""
         if self._timeline.at(step):
             spans = runtime.spans()
-            with self._surviving(step, epoch):
-                image = timeline_picture(spans, runtime.layout)
-                if image is not None:
-                    self._board.picture(step, f"{PIPELINE}/timeline", image, TIMELINE)
+            self._show(step, epoch, lambda: self._of_timeline(step, timeline_picture(spans, runtime.layout)))
 
     def saved(self, folder: Path, manifest: Manifest) -> None:
         """Show what is due of a whole checkpoint."""
         pictures, histograms = self._pictures.at(manifest.step), self._histograms.at(manifest.step)
-        if not (pictures or histograms):
-            return
-        with self._surviving(manifest.step, manifest.epoch), one_thread():
-            found = self._probe.look(folder, manifest)
-            if histograms:
-                self._show_histograms(manifest.step, found)
-            if pictures:
-                self._show_reconstructions(manifest.step, found)
-                self._show_alignment(manifest.step, found)
+        if pictures or histograms:
+            self._show(
+                manifest.step,
+                manifest.epoch,
+                lambda: self._of_checkpoint(folder, manifest, pictures=pictures, histograms=histograms),
+            )
 
-    @contextmanager
-    def _surviving(self, step: int, epoch: int) -> Iterator[None]:
-        """Tell what goes wrong as an event: no picture is worth a run. A full disk ends it all the same."""
+    def _show(self, step: int, epoch: int, draw: Callable[[], Iterable[Write]]) -> None:
+        """Draw, and then write; what goes wrong in drawing is told as an event: no picture is worth a run."""
         try:
-            yield
-        except CheckpointError:
-            raise
+            with one_thread():
+                drawn = list(draw())
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             self._monitors.event(step, epoch + 1, "no picture", message=message)
+            return
+        for write in drawn:
+            write()
 
-    def _show_histograms(self, step: int, found: Found) -> None:
-        for name, values in _distributions(found):
-            if values.numel() and bool(torch.isfinite(values).all()):
-                self._board.histogram(step, name, values)
+    def _of_timeline(self, step: int, image: Image | None) -> Iterator[Write]:
+        if image is not None:
+            yield partial(self._board.picture, step, f"{PIPELINE}/timeline", image, TIMELINE)
 
-    def _show_reconstructions(self, step: int, found: Found) -> None:
+    def _of_checkpoint(
+        self, folder: Path, manifest: Manifest, *, pictures: bool, histograms: bool
+    ) -> Iterator[Write]:
+        found, step = self._probe.look(folder, manifest), manifest.step
+        if histograms:
+            for tag, values in _distributions(found):
+                if values.numel() and bool(torch.isfinite(values).all()):
+                    yield partial(self._board.histogram, step, tag, values)
+        if pictures:
+            for tag, image, text in (*self._reconstructions(found), *self._alignment(found)):
+                yield partial(self._board.picture, step, tag, image, text)
+
+    def _reconstructions(self, found: Found) -> Iterator[Picture]:
         examples, x = self._batches.examples, found.x
         shown = min(SHOWN, len(x) // 2)
         if not shown or examples.shape[0] not in (1, 3):
@@ -139,9 +148,9 @@ class Pictures:
             image = image_rows([(name, examples.pixels(values)) for name, values in named])
             lowest = next(at.layer.index for at in found.passages if at.layer.inverse is not None)
             note = NOT_LEARNED.format(layer=lowest - 1, below=lowest - 1) if lowest > 1 else ""
-            self._board.picture(step, f"{LEARNING}/reconstruction", image, CHAIN + note)
+            yield f"{LEARNING}/reconstruction", image, CHAIN + note
 
-    def _show_alignment(self, step: int, found: Found) -> None:
+    def _alignment(self, found: Found) -> Iterator[Picture]:
         if self._config.rule.name == "backprop":
             return
         layers: Mapping[int, dict[str, float]] = defaultdict(dict)
@@ -149,8 +158,7 @@ class Pictures:
             for name, value in alignment(found.rule, at):
                 if name.endswith("_angle"):
                     layers[at.layer.index][name.removesuffix("_angle")] = value.item()
-        text = ALIGNMENT.format(examples=len(found.x))
-        self._board.picture(step, f"{LAYERS}/alignment", angle_bars(layers), text)
+        yield f"{LAYERS}/alignment", angle_bars(layers), ALIGNMENT.format(examples=len(found.x))
 
 
 def _distributions(found: Found) -> Iterator[tuple[str, Tensor]]:

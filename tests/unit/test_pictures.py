@@ -10,14 +10,20 @@ from torch import nn
 from dtp_dist.algorithm.alignment import Passage
 from dtp_dist.algorithm.maps import Call
 from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.checkpoint import Manifest
+from dtp_dist.errors import CheckpointError
+from dtp_dist.monitor import Monitor, Monitors
+from dtp_dist.monitor.base import Line
 from dtp_dist.monitor.drawing import angle_bars, image_rows
-from dtp_dist.monitor.pictures import Due
+from dtp_dist.monitor.pictures import Due, Pictures
 from dtp_dist.monitor.probe import PHASE, passages
 from dtp_dist.monitor.reconstruction import reconstructions, ridge
 from dtp_dist.monitor.timeline_picture import COLOURS, timeline_picture
+from dtp_dist.runtime.feed import load_batches
 from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Span
 from networks import SEED, build, conv_network, dense, image_minibatch, minibatch, rule, stages
+from runs import small_config
 
 
 def test_rare_things_come_first_once_then_every_few_steps_and_at_the_end():
@@ -60,6 +66,68 @@ def test_a_checkpoint_is_asked_what_a_stage_does(name, images):
         assert torch.equal(at.h_in, activation)
         assert torch.equal(at.delta, delta)
     assert [at.layer.index for at in found] == list(range(1, len(layers) + 1))
+
+
+class Board:
+    """A board that takes everything, or, like a full disk, nothing."""
+
+    def __init__(self, full: bool = False) -> None:
+        self.full, self.tags = full, []
+
+    def picture(self, step, tag, image, description) -> None:
+        if self.full:
+            raise CheckpointError("events.out: can't be written (No space left on device)")
+        self.tags.append((step, tag))
+
+    def histogram(self, step, tag, values) -> None:
+        self.picture(step, tag, None, "")
+
+
+class Listener(Monitor):
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def write(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None:
+        pass
+
+
+class Drained:
+    """What a runtime is asked at a drain."""
+
+    layout = Layout((2, 1), 1)
+
+    def spans(self) -> list[list[Span]]:
+        return [[Span("forward", 3, 10.0, 10.5)], []]
+
+
+def pictures(board: Board, listener: Listener) -> Pictures:
+    config = small_config("data.test_examples=20", "data.valid_examples=20")
+    valid = load_batches(config)["valid"]
+    return Pictures(config, valid, board, Monitors([listener]), per_epoch=30, steps=60)
+
+
+def test_a_picture_that_can_not_be_drawn_is_told_and_the_run_goes_on(tmp_path):
+    """The checkpoint is not there."""
+    board, listener = Board(), Listener()
+    made = pictures(board, listener)
+    manifest = Manifest(step=30, epoch=0, phase="both", seed=0, config_sha256="", files=())
+    threads = torch.get_num_threads()
+    made.saved(tmp_path / "missing", manifest)
+    made.drained(Drained(), 30, 0)
+    assert torch.get_num_threads() == threads
+    (line,) = listener.lines
+    assert (line.event, line.step, line.epoch) == ("no picture", 30, 1)
+    assert "layer-001.safetensors: can't be read" in line.details["message"]
+    assert board.tags == [(30, "pipeline/timeline")]
+
+
+def test_a_full_disk_ends_the_run_in_one_line():
+    made = pictures(Board(full=True), Listener())
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        made.drained(Drained(), 30, 0)
 
 
 def test_a_ridge_regression_finds_an_affine_map():
