@@ -139,12 +139,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="monitoring-") as folder:
         on, off, weights = measure(options.data, options.turns, Path(folder))
-    print(
-        [
-            f"{a:.3f}/{b:.3f}{'*' if rare(turn) else ''}"
-            for turn, (a, b) in enumerate(zip(on.seconds, off.seconds, strict=True))
-        ]
-    )
+    print("seconds of each turn, with monitoring and without; * has a picture in it")
+    for turn, (with_, without) in enumerate(zip(on.seconds, off.seconds, strict=True)):
+        print(f"{turn:4d}  {with_:.3f}  {without:.3f} {'*' if rare(turn) else ''}")
     page = report(on.seconds, off.seconds, weights)
     TABLE.write_text(page)
     print(page)
