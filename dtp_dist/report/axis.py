@@ -45,7 +45,9 @@ def axis_of(values: Sequence[float], *, may_log: bool = True) -> Axis:
         return Axis(
             10.0 ** math.floor(math.log10(min(positive))), 10.0 ** math.ceil(math.log10(high)), log=True
         )
-    if low == high:
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):  # nothing that ticks could tell apart
+        middle = (low + high) / 2
+        low = high = middle if abs(middle) > 1e-200 else 0.0
         low, high = (0.0, 2 * high) if high > 0 else (2 * low, 0.0) if low < 0 else (0.0, 1.0)
     if 0 < low < (high - low):
         low = 0.0

@@ -69,12 +69,16 @@ def facts(run: Run) -> dict[str, Any]:
         "epoch": run.place("epoch"),
         "step": run.place("step"),
         **{name: run.last(name) for name in MEASURED},
-        "stages": run.result.get("stages", run.setting("parallel.stages")),
-        "in_flight": run.result.get("in_flight", run.setting("parallel.in_flight")),
-        "runtime": run.result.get("runtime", run.setting("parallel.runtime")),
+        **{name: _plain(run, name) for name in ("stages", "in_flight", "runtime")},
         "started": run.started,
         "folder": str(run.path),
     }
+
+
+def _plain(run: Run, name: str) -> Any:
+    """Return a number or word from the result, else from the configuration; None where there is neither."""
+    found = run.result.get(name, run.setting(f"parallel.{name}"))
+    return found if is_number(found) or isinstance(found, str) else None
 
 
 def run_table(runs: Sequence[Mapping[str, Any]], below: Path, width: int) -> Table:

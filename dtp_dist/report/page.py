@@ -49,7 +49,7 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
         said = "; ".join(f"{run.path} {run.reason}" for run in runs)
         raise ConfigError(f"RUN_DIR: no folder holds a run: {said}; name folders of runs")
     try:
-        path.write_text(page(runs))
+        path.write_text(page(runs), encoding="utf-8", errors="replace")
     except OSError as error:
         raise DtpDistError(f"{path}: can't be written ({error.strerror}); name another with --out") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterable
@@ -22,6 +21,8 @@ STATES = ("done", "running?", "failed", "interrupted", "cut off", "unreadable", 
 QUIET_SECONDS, QUIET_GAPS = 120.0, 5.0
 """A run without an end may live on while it is silent for less than this, or than so many of its gaps."""
 
+LIMIT = 1e100
+_LATEST = 2.0**37  # seconds since 1970: what any clock can write as a date
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLACE = ("step", "epoch", "time", "minibatch", "phase")
 
@@ -122,8 +123,8 @@ class Run:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that can be drawn: finite, and no nonsense of hundreds of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT < value < LIMIT
 
 
 def numbered(names: Iterable[str], pattern: str) -> dict[int, str]:
@@ -184,7 +185,7 @@ def _config(path: Path, problems: list[str]) -> dict[str, Any]:
 def _records(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Return the whole lines of ``metrics.jsonl``."""
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         problems.append(f"{path.name} is missing")
         return []
@@ -270,7 +271,7 @@ def _started(path: Path, records: list[dict[str, Any]]) -> float | None:
     times = [line["time"] for line in records if is_number(line.get("time"))]
     if times and (path / METRICS).is_file():
         found.append((path / METRICS).stat().st_mtime - times[-1])
-    return min(found, default=None)
+    return min((each for each in found if 0 <= each < _LATEST), default=None)
 
 
 def _trace(path: Path, problems: list[str]) -> tuple[list[Span], dict[int, str]]:
@@ -279,13 +280,13 @@ def _trace(path: Path, problems: list[str]) -> tuple[list[Span], dict[int, str]]
     spans: list[Span] = []
     rows: dict[int, str] = {}
     for event in events if isinstance(events, list) else []:
-        with suppress(KeyError, TypeError, ValueError, AttributeError):
+        with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
             stage, name, details = int(event["tid"]), str(event["name"]), event.get("args") or {}
             if event["ph"] == "M" and name == "thread_name":
                 rows[stage] = str(details["name"])
-            elif event["ph"] == "X":
+            elif event["ph"] == "X" and all(is_number(event[each]) for each in ("ts", "dur")):
                 start, length = float(event["ts"]) / 1e3, float(event["dur"]) / 1e3
                 waits = event.get("cat") == "wait" or name.startswith(("wait", "send"))
                 minibatch = int(details.get("minibatch", -1))
-                spans.append(Span(stage, name, start, start + length, minibatch, waits))
+                spans.append(Span(stage, name, start, start + max(length, 0.0), minibatch, waits))
     return sorted(spans, key=lambda span: (span.stage, span.start)), rows

@@ -5,16 +5,20 @@ from __future__ import annotations
 import html.parser
 import json
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dtp_dist.errors import ConfigError
 from dtp_dist.report import read_run, write_report
 from dtp_dist.report.axis import Axis, axis_of, short
 from dtp_dist.report.differences import differences
+from dtp_dist.report.listing import facts, run_table
 from dtp_dist.report.page import labels, page
-from dtp_dist.report.read import QUIET_SECONDS, Run, Span
+from dtp_dist.report.read import QUIET_SECONDS, STATES, Run, Span
 from dtp_dist.report.stages import IDLE, shares
 from dtp_dist.report.svg import POINTS, thin
 from run_folders import CONFIG, FINISHED, MEASURED, RESULT, STARTED, TRACE, at, span, write_run
@@ -81,6 +85,39 @@ def test_what_is_missing_or_damaged_is_told_and_the_rest_is_read(tmp_path, files
     assert run.state == state
     assert told in "; ".join((run.reason, *run.problems))
     assert "<h1>dtp_dist: run</h1>" in page([run])
+
+
+ODD = (None, True, -1, 1e99, float("nan"), 10**400, "x", "", [], [None], {"a": {}}, [1, "a"], "\ud800")
+
+
+def garbled(value: Any, source: random.Random) -> Any:
+    """Return a value with some of what is in it replaced by what has no place there, or left out."""
+    if source.random() < 0.12:
+        return source.choice(ODD)
+    if isinstance(value, dict):
+        return {key: garbled(each, source) for key, each in value.items() if source.random() > 0.04}
+    if isinstance(value, list):
+        return [garbled(each, source) for each in value if source.random() > 0.04]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_the_files_hold_there_is_a_page(tmp_path, seed):
+    source = random.Random(seed)
+
+    def write(value: Any) -> str:
+        text = json.dumps(garbled(value, source))
+        return text[: source.randrange(len(text) + 1)] if source.random() < 0.2 else text
+
+    end = [at(20, event="recovered"), at(31, event="failed", message="m")] if seed % 2 else [FINISHED]
+    lines = "\n".join(write(line) for line in [STARTED, *MEASURED, *end])
+    files = {"config": yaml.safe_load(CONFIG), "result": RESULT, "trace": TRACE}
+    texts = {name: write(value) for name, value in files.items()}
+    run = read_run(write_run(tmp_path / "a", metrics=lines, **texts))
+    assert run.state in STATES
+    write_report([run, read_run(write_run(tmp_path / "b"))], tmp_path / "report.html")
+    json.dumps(facts(run), allow_nan=False)
+    assert run_table([facts(run)], tmp_path, 100).row_count == 1
 
 
 def test_a_run_that_fell_silent_is_cut_off(tmp_path):
