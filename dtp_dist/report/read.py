@@ -74,7 +74,8 @@ class Run:
     @property
     def virtual(self) -> bool:
         """Whether its stages slept for planned times instead of computing."""
-        return bool(self.result.get("virtual") or self.setting("parallel.virtual_costs"))
+        told = (self.result, *(event for event in self.events if event["event"] == "started"))
+        return any(each.get("virtual") is True for each in told)
 
     @property
     def name(self) -> str:

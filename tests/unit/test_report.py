@@ -220,6 +220,12 @@ def test_a_virtual_run_is_marked_and_claims_no_weights(tmp_path):
     assert "none: virtual" in page([run])
 
 
+def test_a_virtual_run_under_way_is_marked_by_its_first_event(tmp_path):
+    lines = [{**STARTED, "virtual": True}, at(10, samples_per_second=9.0)]
+    assert read_run(write_run(tmp_path / "run", lines, result="")).virtual
+    assert not read_run(write_run(tmp_path / "other", [STARTED, *MEASURED], result="")).virtual
+
+
 def test_labels_are_as_short_as_tells_the_runs_apart():
     paths = [Path("/x/a/run"), Path("/x/b/run"), Path("/x/b/run")]
     assert labels([Run(path, "done") for path in paths]) == ["a/run", "b/run", "b/run"]
@@ -269,7 +275,15 @@ def test_an_axis_holds_all_values_and_is_round(values, due):
 
 @pytest.mark.parametrize(
     ("value", "due"),
-    [(0.0, "0"), (12000.0, "12,000"), (0.05, "0.05"), (3e-6, "3e-6"), (2.5e8, "2.5e8"), (-4.0, "-4")],
+    [
+        (0.0, "0"),
+        (12000.0, "12,000"),
+        (0.05, "0.05"),
+        (3e-6, "3e-6"),
+        (1e6, "1e6"),
+        (2.5e8, "2.5e8"),
+        (-4.0, "-4"),
+    ],
 )
 def test_numbers_are_short(value, due):
     assert short(value) == due
