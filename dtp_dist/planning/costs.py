@@ -109,7 +109,7 @@ def given_costs(
         ]
         for kind in Kind
     }
-    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, measured=True)
+    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, source="virtual")
 
 
 def layer_work(

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from dtp_dist.algorithm.rules import RULES
 from dtp_dist.config import Config, shapes_of
-from dtp_dist.planning import Costs, estimated_costs, training_phases
+from dtp_dist.planning import Costs, estimated_costs, given_costs, training_phases
 from dtp_dist.planning.predict import LinkModel, Pipeline
-from dtp_dist.schedule import KINDS, Kind, Phase
+from dtp_dist.schedule import Kind, Phase
 
 BACKPROP = "backprop"
 SECONDS, BACKPROP_SECONDS = 3.0, 1.0
@@ -38,14 +38,11 @@ def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool, second
 
 
 def _virtual_costs(config: Config, partition: Sequence[int]) -> Costs:
-    """Return the planned times of virtual stages, each as a cost of its stage's first layer."""
-    times: dict[Kind, list[float]] = {kind: [] for kind in Kind}
-    for stage, layers in enumerate(partition):
-        for kind, milliseconds in config.parallel.action_costs(stage).items():
-            times[Kind(kind)] += [milliseconds / 1e3, *[0.0] * (layers - 1)]
+    """Return the planned times of virtual stages."""
+    milliseconds = [config.parallel.action_costs(stage) for stage in range(len(partition))]
+    times = [{Kind(kind): each / 1e3 for kind, each in stage.items()} for stage in milliseconds]
     rule = config.rule.build(len(config.model.options))
-    phases = training_phases(config.rule.alternate, rule)
-    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, source="virtual")
+    return given_costs(partition, times, training_phases(config.rule.alternate, rule))
 
 
 def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Pipeline:
