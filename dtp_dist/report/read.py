@@ -170,7 +170,7 @@ def read_run(path: Path, *, trace: bool = True, now: float | None = None) -> Run
 
 def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(), _LOADER)
+        raw = _LOADER(path.read_text()).get_single_data()
     except FileNotFoundError:
         problems.append(f"{path.name} is missing")
         return {}

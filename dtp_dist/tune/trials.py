@@ -99,6 +99,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"parallel.runtime: {text}")
     if config.data.valid_examples == 0:
         raise ConfigError("data.valid_examples: 0 leaves nothing to compare trials by; write at least 1")
+    if config.parallel.virtual:
+        raise ConfigError("parallel.virtual_costs: virtual devices learn nothing to compare; write null")
     if any(layer.kind == "instance" for layer in config.model.options):
         raise ConfigError("model.layers: a module instance can't be searched over; name an import path")
 

@@ -108,6 +108,7 @@ def test_a_missing_space_is_one_line(tmp_path):
         ),
         ("train.epochs: {int_uniform: [-9, -1]}", (), r"train.epochs: .* at least 1 \(in trial_0000"),
         (SPACE, ("parallel.runtime=ray",), r"parallel.runtime: ray is not allowed in a search"),
+        (SPACE, ("parallel.virtual_costs=5",), r"parallel.virtual_costs: virtual devices learn nothing"),
         (SPACE, ("data.valid_examples=0",), r"data.valid_examples: 0 leaves nothing to compare"),
     ],
 )
