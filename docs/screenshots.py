@@ -32,6 +32,7 @@ import aiohttp
 from PIL import Image
 
 from dtp_dist import load_config, train
+from dtp_dist.report import read_run, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -46,6 +47,9 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
+SCROLL = """
+[...document.querySelectorAll('h2, h3')].find(each => each.innerText.startsWith('%s')).scrollIntoView();
+"""
 CLOSE_SETTINGS = """
 [...document.querySelectorAll('button')].find(each => each.innerText.trim() == 'Settings').click();
 """
@@ -68,8 +72,9 @@ class Page:
     script: str = ""
 
 
-def pages(board: str) -> list[Page]:
-    """Return all pictures; ``board`` is TensorBoard's address."""
+def pages(board: str, folder: Path) -> list[Page]:
+    """Return all pictures; ``board`` is TensorBoard's address, ``folder`` has report.html and plan.html."""
+    report, plan = (f"file://{folder / name}" for name in ("report.html", "plan.html"))
     pipeline = f"{board}/?smoothing=0&tagFilter=pipeline%2F(timeline|idle|busy)#timeseries"
     return [
         Page("tensorboard_time_series", f"{board}/?smoothing=0#timeseries", 1000, script=CLOSE_SETTINGS),
@@ -77,6 +82,9 @@ def pages(board: str) -> list[Page]:
         Page("tensorboard_custom_scalars", f"{board}/?smoothing=0#custom_scalars", 1400),
         Page("tensorboard_images", f"{board}/?#images", 1000),
         Page("tensorboard_hparams", f"{board}/?#hparams", 500),
+        Page("report", report, 1000, wait=1.0),
+        Page("report_timeline", report, 900, wait=1.0, script=SCROLL % "Stages"),
+        Page("plan", plan, 1100, wait=1.0),
     ]
 
 
@@ -88,6 +96,14 @@ def small_runs(folder: Path) -> Path:
         where = [f"run_dir={folder / f'digits_{rule}'}", f"rule.name={rule}"]
         train(load_config(ROOT / "configs" / "digits_dtp.yaml", [*own, *monitor, *where]))
     return folder
+
+
+def write_pages(folder: Path, runs: Sequence[Path]) -> None:
+    """Write report.html of the runs and plan.html of a network on four stages."""
+    write_report([read_run(path) for path in runs], folder / "report.html")
+    plan = [sys.executable, "-m", "dtp_dist", "plan", str(ROOT / "configs" / "mnist_dtp_adam.yaml")]
+    cut = ["parallel.stages=4", "parallel.in_flight=4", "--out", str(folder / "plan.html")]
+    subprocess.run([*plan, *cut], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
 
 
 @contextmanager
@@ -177,6 +193,7 @@ def main() -> None:
             (logs / options.run.name).symlink_to(options.run.resolve())  # so that the run has a name
         else:
             small_runs(logs)
+        write_pages(folder, sorted(logs.iterdir()))
         server = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", "0"]
         browser = [chromium, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         with (
@@ -184,7 +201,7 @@ def main() -> None:
             started(browser, folder / "chromium.log", r"ws://\S+") as socket,
         ):
             time.sleep(3)  # for the server to read the files
-            wanted = [page for page in pages(board) if not options.only or page.name in options.only]
+            wanted = [page for page in pages(board, folder) if not options.only or page.name in options.only]
             asyncio.run(take(socket, wanted))
 
 

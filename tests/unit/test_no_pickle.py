@@ -33,6 +33,7 @@ CALLS = {"torch.load", "torch.save", "np.load", "np.save", "numpy.load", "yaml.l
 ALLOWED = {
     # Between a driver and the processes that it started itself, over socket pairs that they inherit: those
     # have no name and no port, so nobody else can write to them.
+    ("runtime/link_cost.py", "multiprocessing"),
     ("runtime/local.py", "multiprocessing"),
     ("runtime/local_stage.py", "multiprocessing"),
 }
