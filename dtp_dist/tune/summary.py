@@ -31,11 +31,11 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def trial_table(outcomes: Sequence[Outcome]) -> Table:
     """Return the outcomes as a table."""
     keys = list(outcomes[0].trial.values) if outcomes else []
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("trial", "state", "epoch", "valid %", "test %"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("trial", "state") else "right")
     for key in keys:
-        table.add_column(key, overflow="fold")
+        table.add_column(_head(key), overflow="fold", justify="right")
     for outcome in outcomes:
         drawn = outcome.trial.values.values()
         numbers = (outcome.run.place("epoch"), outcome.valid_error, outcome.run.last("test_error"))
@@ -43,10 +43,20 @@ def trial_table(outcomes: Sequence[Outcome]) -> Table:
             outcome.trial.name,
             outcome.state,
             *("–" if value is None else short(value) for value in numbers),
-            *(short(value) if isinstance(value, float) else str(value) for value in drawn),
+            *(_brief(value) if isinstance(value, float) else str(value) for value in drawn),
         ]
         table.add_row(*map(Text, cells))
     return table
+
+
+def _head(key: str) -> str:
+    """Return the last two parts of a key on narrow lines; trials.csv has the whole."""
+    return "\n".join(key.split(".")[-2:]).replace("_", "_\n")
+
+
+def _brief(value: float) -> str:
+    """Return a number in six characters or so: 0.25, 5.6e-4."""
+    return f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.1e}".replace("e-0", "e-")
 
 
 def write_trials(folder: Path, outcomes: Sequence[Outcome]) -> None:

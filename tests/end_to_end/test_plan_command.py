@@ -11,6 +11,7 @@ from dtp_dist.errors import ConfigError
 from runs import run_cli, the_line, write_config
 
 
+@pytest.mark.slow
 def test_a_plan_is_measured_shown_and_kept(tmp_path):
     write_config(tmp_path)
     asked = ("--stages", "1,2", "--out", "plan.html", "--trace", "trace.json")
