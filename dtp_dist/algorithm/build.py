@@ -60,8 +60,7 @@ def build_layer(
     for map_ in (forward, inverse):
         if map_ is not None:
             map_.module.to(device=device, dtype=dtype)
-    forward_options = options.optimizer.forward or optimizers[0]
-    inverse_options = options.optimizer.inverse or optimizers[1]
+    forward_options, inverse_options = options.optimizer.over(optimizers)
     return Layer(
         index=index,
         count=count,

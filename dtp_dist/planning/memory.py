@@ -51,7 +51,7 @@ def stage_memory(config: Config, layers: range, stage: int, stages: int) -> Memo
     weights = inverses = kept = 0
     for index in layers:
         size = _parameter_bytes(options[index], shapes[index])
-        forward, inverse = _optimizers(config, options[index])
+        forward, inverse = options[index].optimizer.over(config.optimizer.pair)
         weights += size
         kept += size * (1 + _state_tensors(forward) + (2 if ahead and forward.has_momentum else 0))
         if index + 1 in rule.inverses():
@@ -73,11 +73,6 @@ def _activation_bytes(
 
 def _parameter_bytes(options: LayerOptions, shape: Shape) -> int:
     return WEIGHT_BYTES * options.parameters(shape)
-
-
-def _optimizers(config: Config, layer: LayerOptions) -> tuple[OptimizerOptions, OptimizerOptions]:
-    forward, inverse = config.optimizer.pair
-    return layer.optimizer.forward or forward, layer.optimizer.inverse or inverse
 
 
 def _state_tensors(options: OptimizerOptions) -> int:

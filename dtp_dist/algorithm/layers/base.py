@@ -82,6 +82,10 @@ class LayerOptimizers(Options):
     forward: Any = option(None, doc="optimizer of the forward map")
     inverse: Any = option(None, doc="optimizer of the inverse")
 
+    def over(self, run: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Return the layer's (forward, inverse), the run's in place of what it does not have."""
+        return self.forward or run[0], self.inverse or run[1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOptions(Options):
