@@ -11,6 +11,7 @@ from PIL.ImageDraw import ImageDraw
 from dtp_dist.monitor.drawing import GREY, LIGHT, MARGIN, WHITE, canvas, legend, text_width, write
 from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Span
+from dtp_dist.schedule import ACTION_NAMES
 
 COLOURS = {
     "forward": "#4477aa",
@@ -20,7 +21,7 @@ COLOURS = {
     "other": "#999999",
     "waiting": LIGHT,
 }
-LETTERS = {"forward": "F", "inverse": "I", "target": "T", "update": "U"}
+LETTERS = {name: str(kind) for kind, name in ACTION_NAMES.items()}
 WIDTH, TOP, SMALL = 760, 48, 13
 MINIBATCHES = 3  # shown, and those in flight
 

@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtp_dist.errors import ScheduleError
-from dtp_dist.schedule import KINDS, Kind, Phase, Schedule, effective_in_flight
+from dtp_dist.schedule import ACTION_NAMES, KINDS, Kind, Phase, Schedule, effective_in_flight
 
 Times = NDArray[np.int64]
 """Nanoseconds, one number a stage: [S]."""
 
 NEVER = -(2**61)
 NANOSECONDS = 1e9
-NAMES = {Kind.FORWARD: "forward", Kind.INVERSE: "inverse", Kind.TARGET: "target", Kind.UPDATE: "update"}
 PARTNERS = {Kind.FORWARD: Kind.INVERSE, Kind.TARGET: Kind.UPDATE}
 MESSAGES = {Kind.FORWARD: "activation", Kind.TARGET: "target"}
 
@@ -115,11 +114,11 @@ class Simulation:
                 asked, begun, done, sent, next_begun, next_done = (value / NANOSECONDS for value in at)
                 if receives:
                     found.append((f"wait for {MESSAGES[kind]}", first + row, asked, begun))
-                found.append((NAMES[kind], first + row, begun, done))
+                found.append((ACTION_NAMES[kind], first + row, begun, done))
                 if sends:
                     found.append((f"send {MESSAGES[kind]}", first + row, done, sent))
                 if PARTNERS[kind] in has:
-                    found.append((NAMES[PARTNERS[kind]], first + row, next_begun, next_done))
+                    found.append((ACTION_NAMES[PARTNERS[kind]], first + row, next_begun, next_done))
         return found
 
 

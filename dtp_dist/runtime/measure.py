@@ -23,8 +23,7 @@ from dtp_dist.planning import Costs, training_phases
 from dtp_dist.planning.costs import LayerTimes
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.segment import Segment
-from dtp_dist.runtime.worker import ACTION_NAMES
-from dtp_dist.schedule import KINDS, Kind, Phase
+from dtp_dist.schedule import ACTION_NAMES, KINDS, Kind, Phase
 
 MOST_BYTES = 2**25  # of made-up pixels: more than a cache holds, as a data set is
 MOST_MINIBATCHES, WARM, LEAST, ROUNDS, FEW = 100, 2, 1, 4, 2

@@ -22,16 +22,10 @@ from dtp_dist.runtime.layout import DTYPES, device_of, layout_of
 from dtp_dist.runtime.segment import Report, Segment, Span, StageSummary
 from dtp_dist.runtime.timeline import Timeline, in_words
 from dtp_dist.runtime.virtual import VirtualStage
-from dtp_dist.schedule import Action, Kind
+from dtp_dist.schedule import ACTION_NAMES, Action
 
 MEGA = 1e6
 OUTPUT_NAMES = ("loss", "error")
-ACTION_NAMES = {
-    Kind.FORWARD: "forward",
-    Kind.INVERSE: "inverse",
-    Kind.TARGET: "target",
-    Kind.UPDATE: "update",
-}
 
 
 class StageWorker:

@@ -9,6 +9,7 @@ stage 2 | .  .  F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2 F3 I3 T3 U3 .  .
 """
 
 from dtp_dist.schedule.actions import (
+    ACTION_NAMES,
     KINDS,
     Action,
     Kind,
@@ -27,6 +28,7 @@ from dtp_dist.schedule.drawing import draw
 from dtp_dist.schedule.pipeline import Schedule
 
 __all__ = [
+    "ACTION_NAMES",
     "KINDS",
     "Action",
     "Kind",

@@ -17,6 +17,15 @@ class Kind(StrEnum):
     UPDATE = "U"
 
 
+ACTION_NAMES: Mapping[Kind, str] = {
+    Kind.FORWARD: "forward",
+    Kind.INVERSE: "inverse",
+    Kind.TARGET: "target",
+    Kind.UPDATE: "update",
+}
+"""What timelines, traces and messages to people call each kind of action."""
+
+
 class Phase(StrEnum):
     """What a segment of the run is for."""
 
