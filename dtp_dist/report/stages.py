@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from html import escape
 from itertools import groupby, pairwise
 
-from dtp_dist.report.axis import axis_of, short
+from dtp_dist.report.axis import short
 from dtp_dist.report.read import Run, Span
-from dtp_dist.report.svg import light, svg, text
+from dtp_dist.report.svg import Block
+from dtp_dist.report.svg import timeline as draw
 
 IDLE = "nothing recorded"
 """Time between actions and waits: overhead, or other stages' turns where all share a thread."""
@@ -85,41 +84,23 @@ def timeline(run: Run, width: int) -> str:
     last = max(span.minibatch for span in actions)
     shown = [span for span in actions if span.minibatch > last - MINIBATCHES]
     begin, end = min(span.start for span in shown), max(span.end for span in shown)
-    left, height = 170, 26
-    scale = (width - left - 16) / max(end - begin, 1e-9)
     stages = sorted({span.stage for span in shown})[:ROWS]
-    parts: list[str] = []
-    for row, stage in enumerate(stages):
-        top = 4 + row * (height + 6)
-        name = run.rows.get(stage, f"stage {stage}")
-        parts.append(text(left - 8, top + 17, name, anchor="end"))
-        parts.append(
-            f'<rect class="idle" x="{left}" y="{top}" width="{width - left - 16}" height="{height}"/>'
+    rows = [
+        (
+            run.rows.get(stage, f"stage {stage}"),
+            [_block(span, begin) for span in shown if span.stage == stage],
         )
-        parts += _row([span for span in shown if span.stage == stage], begin, scale, left, top, height)
-    low = 4 + len(stages) * (height + 6)
-    for value in axis_of([0.0, end - begin], may_log=False).ticks():
-        x = left + value * scale
-        if x <= width - 16:
-            parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>')
-            parts.append(text(x, low + 17, short(value), anchor="middle"))
-    parts.append(text(left - 8, low + 17, "milliseconds", anchor="end"))
-    return svg(width, low + 24, parts, "timeline of the last minibatches")
+        for stage in stages
+    ]
+    return draw(rows, end - begin, width, unit="milliseconds", label="timeline of the last minibatches")
 
 
-def _row(
-    spans: Sequence[Span], begin: float, scale: float, left: float, top: float, height: int
-) -> list[str]:
-    parts = []
-    for span in spans:
-        kind, x, length = kind_of(span), left + (span.start - begin) * scale, (span.end - span.start) * scale
-        said = escape(f"{span.name}, minibatch {span.minibatch}: {short(span.end - span.start)} ms")
-        parts.append(
-            f'<rect x="{x:.1f}" y="{top}" width="{max(length, 0.5):.1f}" height="{height}" '
-            f'fill="{COLOURS[kind]}"><title>{said}</title></rect>'
-        )
-        words = f"{LETTERS.get(kind, '')}{span.minibatch}"
-        if kind in LETTERS and length > 7.5 * len(words) + 3:
-            ink = "onlight" if light(COLOURS[kind]) else "ondark"
-            parts.append(text(x + length / 2, top + 17, words, anchor="middle", kind=ink))
-    return parts
+def _block(span: Span, begin: float) -> Block:
+    kind = kind_of(span)
+    return Block(
+        span.start - begin,
+        span.end - begin,
+        COLOURS[kind],
+        f"{span.name}, minibatch {span.minibatch}: {short(span.end - span.start)} ms",
+        f"{LETTERS[kind]}{span.minibatch}" if kind in LETTERS else "",
+    )

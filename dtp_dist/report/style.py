@@ -1,6 +1,18 @@
 """How the report looks."""
 
-CSS = """
+PICTURES = """
+svg { max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: #333; }
+svg .title { font-size: 13px; font-weight: 600; fill: #111; }
+svg .ondark { fill: #fff; font-size: 11px; } svg .onlight { fill: #111; font-size: 11px; }
+svg .grid { stroke: #e6e6e6; } svg .axis, svg .tick { stroke: #777; } svg .idle { fill: #f2f2f2; }
+svg .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+"""
+"""What ``dtp_dist.report.svg`` draws, on any page."""
+
+CSS = (
+    PICTURES
+    + """
 body { font: 14px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; padding: 16px;
   width: 1216px; max-width: calc(100% - 32px); }
 h1 { font-size: 24px; margin: 8px 0; overflow-wrap: anywhere; }
@@ -25,13 +37,8 @@ ul.notes .run { margin-right: 0; }
 .interrupted, .cut-off { color: #8a5a00; }
 .failed, .unreadable, .no-run, .interrupted, .cut-off, .running { font-weight: 600; }
 .grid2 { display: grid; grid-template-columns: repeat(2, 600px); gap: 10px 16px; }
-svg { max-width: 100%; height: auto; }
-svg text { font: 12px system-ui, sans-serif; fill: #333; }
-svg .title { font-size: 13px; font-weight: 600; fill: #111; }
-svg .ondark { fill: #fff; font-size: 11px; } svg .onlight { fill: #111; font-size: 11px; }
-svg .grid { stroke: #e6e6e6; } svg .axis, svg .tick { stroke: #777; } svg .idle { fill: #f2f2f2; }
-svg .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 @media print { section { break-before: auto; } svg, tr, h3 { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   body { width: auto; } .grid2 { grid-template-columns: 1fr 1fr; } }
 """
+)

@@ -1,4 +1,4 @@
-"""Charts as SVG text: curves, stacked bars, a timeline. Numbers under the mouse come from ``<title>``."""
+"""Pictures as SVG text: curves, stacked bars, timelines. Numbers under the mouse come from ``<title>``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", kind: str = "
 def svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     """Return a whole picture; ``label`` says what it shows to who can't see it."""
     size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}">'
+    head = f'<svg {size} role="img" aria-label="{escape(label)}">'
     return "\n".join([head, *parts, "</svg>"])
 
 
@@ -178,6 +178,48 @@ def bars(rows: Sequence[tuple[str, Mapping[str, float]]], colours: Mapping[str, 
         parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>')
         parts.append(text(x, low + 17, f"{100 * share:.0f} %", anchor="middle"))
     return svg(width, low + 24, parts, "shares of time of every stage")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A bar of a timeline, in its axis's unit: ``said`` under the mouse, ``words`` in it if they fit."""
+
+    start: float
+    end: float
+    colour: str
+    said: str
+    words: str = ""
+
+
+def timeline(
+    rows: Sequence[tuple[str, Sequence[Block]]], length: float, width: int, *, unit: str, label: str
+) -> str:
+    """Return a row of blocks for each name, over an axis from 0 to ``length``."""
+    left, right, height = 170, 16, 26
+    scale, parts = (width - left - right) / max(length, 1e-9), []
+    for row, (name, blocks) in enumerate(rows):
+        top = 4 + row * (height + 6)
+        parts.append(text(left - 8, top + 17, name, anchor="end"))
+        parts.append(
+            f'<rect class="idle" x="{left}" y="{top}" width="{width - left - right}" height="{height}"/>'
+        )
+        for block in blocks:
+            x, across = left + block.start * scale, (block.end - block.start) * scale
+            parts.append(
+                f'<rect x="{x:.1f}" y="{top}" width="{max(across, 0.5):.1f}" height="{height}" '
+                f'fill="{block.colour}"><title>{escape(block.said)}</title></rect>'
+            )
+            if block.words and across > 7.5 * len(block.words) + 3:
+                ink = "onlight" if light(block.colour) else "ondark"
+                parts.append(text(x + across / 2, top + 17, block.words, anchor="middle", kind=ink))
+    low = 4 + len(rows) * (height + 6)
+    for value in axis_of([0.0, length], may_log=False).ticks():
+        x = left + value * scale
+        if x <= width - right:
+            parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>')
+            parts.append(text(x, low + 17, short(value), anchor="middle"))
+    parts.append(text(left - 8, low + 17, unit, anchor="end"))
+    return svg(width, low + 24, parts, label)
 
 
 def light(colour: str) -> bool:
