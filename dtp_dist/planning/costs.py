@@ -31,7 +31,8 @@ class Costs:
         phases: the phases of training that every minibatch goes through, and the layers' costs in each.
         delayed: the same in a stage with a delay, by the number in flight (2; 3 for all above); without an
             entry, as without a delay.
-        shared: what n layers of one stage cost less than n stages of one layer, for each layer but one.
+        shared: what n layers of one stage cost less than n stages of one layer, for each layer but one;
+            negative where they cost more.
         data: what loading a minibatch adds to the first stage's F.
         turn: what a stage takes from one action to the next.
         source: where they are from.

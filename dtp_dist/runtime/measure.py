@@ -1,7 +1,8 @@
 """What each layer costs on this device: the run's own stages at work in this process, on made-up data.
 
 Each layer is a stage of its own first; then all layers are one, because a stage of several layers steps its
-optimizers at once. What the second saves per layer is what any stage saves (``Costs.shared``).
+optimizers at once. What the second saves per layer is what any stage saves (``Costs.shared``); large layers
+cost more together, where one's weights have left the caches before its optimizer steps.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _compared(config: Config, phases: Sequence[Phase], depths: Sequence[int], se
         together, apart = whole.medians(), alone.medians()
         shared = {
             phase: {
-                kind: max(0.0, sum(times) - together[phase][kind][0]) / max(1, layers - 1)
+                kind: (sum(times) - together[phase][kind][0]) / max(1, layers - 1)
                 for kind, times in apart[phase].items()
             }
             for phase in phases
