@@ -3,8 +3,9 @@
     python benchmarks/plan.py --data ../shared/data [--only NAME ...] [--write]
 
 For each network layers and messages are measured, as the command does, and then run: one stage, two exact
-stages and two with two minibatches in flight, one process a stage. All runtimes stay up and take turns, so
-that a noisy machine is as noisy for each; figures are medians of the rounds. With ``--write`` the tables go
+stages and two with two minibatches in flight, one process a stage. All runtimes stay up and take turns, with
+a plan of its own in every round, so that a noisy machine is as noisy for each: its speed drifts by a tenth
+within minutes. Figures are medians of the rounds. With ``--write`` the tables go
 to docs/results/plan.md and plan.csv.
 """
 
@@ -35,6 +36,8 @@ NETWORKS = {
 EQUAL_CUT = "784-2x800-5x160-10"
 CASES = ((1, 1), (2, 1), (2, 2))
 """Stages and minibatches in flight."""
+
+DEPTHS = sorted({in_flight for _, in_flight in CASES})
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,21 @@ def cases(name: str, settings: Config, pipeline: Pipeline) -> Iterator[Predictio
 def run(data: str, name: str, rounds: int, seconds: float) -> list[Row]:
     """Plan a network, run it, and return a row for each case."""
     settings = config(data, *NETWORKS[name])
-    planned = list(cases(name, settings, pipeline_of(settings, [1, 2], measured=True)))
+    chosen = list(cases(name, settings, pipeline_of(settings, DEPTHS, measured=True)))
     runs: list[Measured] = []
-    speeds: list[list[float]] = [[] for _ in planned]
-    idle: list[list[float]] = [[] for _ in planned]
+    planned: list[list[Prediction]] = [[] for _ in chosen]
+    speeds: list[list[float]] = [[] for _ in chosen]
+    idle: list[list[float]] = [[] for _ in chosen]
     try:
-        for each in planned:
+        for each in chosen:
             runs.append(Measured(config(data, *NETWORKS[name], *overrides(each))))
         for number in range(rounds + 1):  # the first warms up
+            pipeline = pipeline_of(settings, DEPTHS, measured=True) if number else None
             for case, one in enumerate(runs):
-                spent = one.train(max(10, int(seconds / planned[case].period)))
-                if number:
+                spent = one.train(max(10, int(seconds / chosen[case].period)))
+                if pipeline is not None:
+                    foreseen = predict(pipeline, chosen[case].partition, chosen[case].in_flight)
+                    planned[case].append(foreseen)
                     speeds[case].append(settings.data.batch_size / spent)
                     idle[case].append(100 * (1 - statistics.mean(one.busy)))
     finally:
@@ -97,14 +104,16 @@ def run(data: str, name: str, rounds: int, seconds: float) -> list[Row]:
             stages=len(each.partition),
             in_flight=each.in_flight,
             partition=" ".join(map(str, each.partition)),
-            planned_samples_per_second=settings.data.batch_size / each.period,
+            planned_samples_per_second=statistics.median(
+                settings.data.batch_size / foreseen.period for foreseen in plans
+            ),
             measured_samples_per_second=statistics.median(speed),
             slowest_round=min(speed),
             fastest_round=max(speed),
-            planned_idle=100 * each.idle,
+            planned_idle=statistics.median(100 * foreseen.idle for foreseen in plans),
             measured_idle=statistics.median(waited),
         )
-        for each, speed, waited in zip(planned, speeds, idle, strict=True)
+        for each, plans, speed, waited in zip(chosen, planned, speeds, idle, strict=True)
     ]
 
 
