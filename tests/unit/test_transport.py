@@ -282,9 +282,11 @@ def run_stage(directory: str, kind: MessageKind, windows: int) -> None:
     other = MessageKind.TARGET if kind is MessageKind.ACTIVATION else MessageKind.ACTIVATION
     context = zmq.Context(io_threads=1)
     receiver = receiver_at(context, f"{directory}/{other.name}", link(other))
-    path = Path(directory.partition("://")[2]) / kind.name
-    while not path.exists():  # the runtime lets all stages bind before any connects
+    folder = Path(directory.partition("://")[2])
+    (folder / f"{other.name}-listens").touch()
+    while not (folder / f"{kind.name}-listens").exists():  # the runtime lets all listen before any connects
         time.sleep(0.01)
+    (folder / f"{kind.name}-listens").unlink()
     sender = sender_to(context, f"{directory}/{kind.name}", link(kind))
     sender.connect()
     receiver.accept()
