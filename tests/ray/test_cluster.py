@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from dtp_dist import load_config, resume, train
 from runs import LiveRun, read_metrics, read_result, run_cli, the_line, wait_until, write_config
 
 pytestmark = pytest.mark.slow
@@ -78,9 +79,8 @@ def nodes() -> Iterator[Nodes]:
 
 def undisturbed(folder: Path, *overrides: str) -> str:
     """Return the hash that a run in one process ends with."""
-    done = run_cli("train", write_config(folder), f"run_dir={folder / 'whole'}", *overrides, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    weights: str = read_result(folder / "whole")["weights_sha256"]
+    config = load_config(write_config(folder), [f"run_dir={folder / 'whole'}", *overrides])
+    weights: str = train(config).result["weights_sha256"]
     return weights
 
 
@@ -180,5 +180,5 @@ def test_a_node_is_removed_then_one_is_cut_off_then_the_driver_is_killed(tmp_pat
         run.close()
     assert [line["step"] for line in events(run.run_dir, "recovered")] == [20, 40]
     assert "no sign of life" in events(run.run_dir, "stage lost")[1]["message"]
-    assert run_cli("resume", run.run_dir, "parallel.runtime=inprocess", cwd=tmp_path).returncode == 0
-    assert read_result(run.run_dir)["weights_sha256"] == due
+    resumed = resume(run.run_dir, ["parallel.runtime=inprocess"])
+    assert resumed.result["weights_sha256"] == due

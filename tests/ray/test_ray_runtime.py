@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dtp_dist import load_config, resume, train
 from dtp_dist.messages import HEADER_BYTES
 from dtp_dist.runtime.feed import load_batches
 from runs import (
@@ -42,8 +43,7 @@ def temporary() -> Iterator[Path]:
 def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_path, temporary):
     """On a network with every kind of layer, under the local difference reconstruction loss."""
     config = write_config(tmp_path, small(model=EVERY_KIND, rule={"name": "ldrl"}))
-    reference = run_cli("train", config, f"run_dir={tmp_path / 'whole'}", *RUN, cwd=tmp_path)
-    assert reference.returncode == 0, reference.stderr
+    reference = train(load_config(config, [f"run_dir={tmp_path / 'whole'}", *RUN]))
     run = LiveRun(tmp_path, temporary, *RAY, *RUN, env={"DTP_DIST_FAULT": FAULTS})
     try:
         lost = run.wait_for_event("stage lost")
@@ -56,10 +56,8 @@ def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_
         run.wait_for_nothing_left(20.0)
     finally:
         run.close()
-    done = run_cli("resume", run.run_dir, "parallel.runtime=inprocess", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found, due = read_result(run.run_dir), read_result(tmp_path / "whole")
-    assert found["weights_sha256"] == due["weights_sha256"]
+    resumed = resume(run.run_dir, ["parallel.runtime=inprocess"])
+    assert resumed.result["weights_sha256"] == reference.result["weights_sha256"]
     events = [line["event"] for line in read_metrics(run.run_dir) if "event" in line]
     assert [name for name in events if name != "checkpoint"] == [
         *("started", "stage lost", "started", "recovered"),
