@@ -169,7 +169,7 @@ def write(rows: list[Row]) -> None:
         "",
         "Published figures say where they are from, and whether they were read there or are recalled. An "
         "error before the last epoch of a config is that of the epochs that were run: nothing is "
-        "extrapolated. CIFAR-10 was not at hand: those configs were run on made-up data of its shapes (for one "
+        "extrapolated. CIFAR-10 was not at hand: those configs were run on made-up data of its shapes (one "
         "epoch of 518 examples), which shows that they run, and their error is not yet measured.",
         "",
         "| config | experiment | data | epochs | test error | each seed | published | source |",

@@ -148,8 +148,8 @@ def grid_table(done: list[tuple[Run, Result]]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for rule, (_, _, title) in RULES.items():
-        for rate, (_, words) in RATES.items():
-            for stages, in_flight in SHAPES:
+        for stages, in_flight in SHAPES:
+            for rate, (_, words) in RATES.items():
                 wanted = {"rule": rule, "rate": rate, "stages": stages, "in_flight": in_flight}
                 tests = errors(done, "test", **wanted)
                 if tests:
