@@ -11,6 +11,7 @@ from torch import nn
 
 from dtp_dist.algorithm.layers import BoundInstance
 from dtp_dist.checkpoint import Manifest, newest_checkpoint
+from dtp_dist.claim import claimed
 from dtp_dist.config import Config, to_yaml
 from dtp_dist.config.check import check
 from dtp_dist.config.compare import compare
@@ -55,8 +56,9 @@ def train(config: Config, *, modules: Modules | None = None, watch: Sequence[Mak
     batches = load_batches(bound)
     run_dir = make_run_dir(config)
     written = replace(config, parallel=bound.parallel, run_dir=str(run_dir))
-    write_text(run_dir / CONFIG, to_yaml(written))
-    return _drive(bound, run_dir, batches, watch)
+    with claimed(run_dir):
+        write_text(run_dir / CONFIG, to_yaml(written))
+        return _drive(bound, run_dir, batches, watch)
 
 
 def resume(
@@ -76,23 +78,24 @@ def resume(
 
     Raises:
         ConfigError: an override would make it another experiment, or nothing is left to train.
-        CheckpointError: there is no whole checkpoint.
+        CheckpointError: there is no whole checkpoint, or another process trains in the folder.
         DtpDistError: as ``train``.
     """
     old = open_run_dir(run_dir, allow_code=allow_code)
     config = resolve(open_run_dir(run_dir, overrides, allow_code=allow_code))
     config = replace(config, run_dir=str(run_dir))
     notes = compare(old, config)
-    start = newest_checkpoint(run_dir)
     batches = load_batches(config)
     steps = total_steps(config, batches["train"].count)
-    if start[1].step >= steps and (run_dir / RESULT).exists():
-        raise ConfigError(
-            f"{run_dir}: is trained to its end, step {start[1].step}; add train.epochs=N to go on"
-        )
-    write_text(run_dir / CONFIG, to_yaml(config))
-    details = {"overrides": list(overrides), "checkpoint": start[0].name, "notes": notes}
-    return _drive(config, run_dir, batches, watch, start, details)
+    with claimed(run_dir):
+        start = newest_checkpoint(run_dir)
+        if start[1].step >= steps and (run_dir / RESULT).exists():
+            raise ConfigError(
+                f"{run_dir}: is trained to its end, step {start[1].step}; add train.epochs=N to go on"
+            )
+        write_text(run_dir / CONFIG, to_yaml(config))
+        details = {"overrides": list(overrides), "checkpoint": start[0].name, "notes": notes}
+        return _drive(config, run_dir, batches, watch, start, details)
 
 
 def evaluate(run_dir: Path, split: str, *, allow_code: bool = False) -> tuple[dict[str, float], int]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from dtp_dist.claim import claimed
 from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, out, set_debug
 from dtp_dist.errors import ConfigError, DtpDistError
 
@@ -36,18 +37,19 @@ def tune(
     folder = target or Path("runs") / f"{config.stem}-tune"
     planned = plan_trials(config, overrides or [], read_space(space), trials, seed, folder)
     open_search(folder, config, overrides or [], space, seed)
-    ended = [each for each in map(outcome_of, planned) if each.final]
-    left = [trial for trial in planned if not outcome_of(trial).final]
-    try:
-        if left:
-            _tell(f"{len(left)} of {trials} trials to train, in {folder}")
-            _run_trials()(left, ended, parallel=parallel, asha=asha, tell=_tell)
-    except KeyboardInterrupt:
-        _tell("the same call goes on from here")
-        raise
-    finally:
-        outcomes = ranked([outcome_of(trial) for trial in planned])
-        write_trials(folder, outcomes)
+    with claimed(folder):
+        ended = [each for each in map(outcome_of, planned) if each.final]
+        left = [trial for trial in planned if not outcome_of(trial).final]
+        try:
+            if left:
+                _tell(f"{len(left)} of {trials} trials to train, in {folder}")
+                _run_trials()(left, ended, parallel=parallel, asha=asha, tell=_tell)
+        except KeyboardInterrupt:
+            _tell("the same call goes on from here")
+            raise
+        finally:
+            outcomes = ranked([outcome_of(trial) for trial in planned])
+            write_trials(folder, outcomes)
     out.print(trial_table(outcomes))
     for each in outcomes:
         if each.message:

@@ -12,6 +12,7 @@ import pytest
 
 import dtp_dist
 from dtp_dist import load_config
+from dtp_dist.errors import CheckpointError
 from runs import LOCAL, LiveRun, read_metrics, read_result, run_cli, the_line, write_config
 
 pytestmark = pytest.mark.slow
@@ -118,6 +119,8 @@ def test_a_killed_driver_is_resumed_to_the_same_bits(tmp_path, undisturbed):
     run = LiveRun(tmp_path, tmp_path, *LOCAL, *RUN, env=slow)
     try:
         run.wait_for_event("checkpoint")
+        with pytest.raises(CheckpointError, match="another process is at work in it"):
+            dtp_dist.resume(run.run_dir)
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait()
         run.wait_for_nothing_left(20.0)

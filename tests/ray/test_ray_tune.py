@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from dtp_dist import load_config, train
+from dtp_dist.claim import claimed
 from runs import PATIENCE, command, read_result, run_cli, small, the_line, write_config
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,10 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
     assert (process.returncode, said) == (1, "interrupted; nothing is left running\n")
     assert psutil.wait_procs(children, timeout=20)[1] == []
 
+    with claimed(tmp_path / "search"):
+        refused = run_cli("tune", *call, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert the_line(refused).startswith("error: search: another process is at work in it")
     done = run_cli("tune", *call, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 of 4 trials to train" in done.stdout
