@@ -85,10 +85,10 @@ def resume(
     config = resolve(open_run_dir(run_dir, overrides, allow_code=allow_code))
     config = replace(config, run_dir=str(run_dir))
     notes = compare(old, config)
-    batches = load_batches(config)
-    steps = total_steps(config, batches["train"].count)
     with claimed(run_dir):
         start = newest_checkpoint(run_dir)
+        batches = load_batches(config)
+        steps = total_steps(config, batches["train"].count)
         if start[1].step >= steps and (run_dir / RESULT).exists():
             raise ConfigError(
                 f"{run_dir}: is trained to its end, step {start[1].step}; add train.epochs=N to go on"
