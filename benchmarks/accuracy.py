@@ -1,4 +1,4 @@
-"""Test errors of the README and of docs/results/accuracy.md: exact, pipelined, and their ablations.
+"""Test errors of the core experiments, docs/results/accuracy.csv: exact, pipelined, and their ablations.
 
     python benchmarks/accuracy.py --data ../shared/data [--jobs 2] [--only exact pipelined] [--seeds 0 1 2]
 
@@ -10,20 +10,19 @@ runs share a machine's cores.
 from __future__ import annotations
 
 import argparse
-import platform
+import csv
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from common import ROOT
-from runs import Result, run
+from helpers.measuring import ROOT, machine, today
+from helpers.resumable import Result, run
 
 DEEP = ("parallel.stages=8", "parallel.in_flight=8")
 PLAIN = ("optimizer.delay_memory=0", "optimizer.lookahead=0")
 SCALED = (*DEEP, "optimizer.delay_power=0.5", *PLAIN)
+COLUMNS = ("experiment", "config", "mean", "each_seed", "training_error", "machine", "date")
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def train(name: str, seed: int, options: argparse.Namespace) -> Result | None:
     return found
 
 
-def row(name: str, results: list[Result | None]) -> str:
-    """Return one line of the table."""
+def row(name: str, results: list[Result | None]) -> tuple[str, ...]:
+    """Return one row of the table: what ``COLUMNS`` names."""
     experiment = EXPERIMENTS[name]
     errors = [result["test_error"] for result in results if result]
     failed = len(results) - len(errors)
@@ -81,8 +80,8 @@ def row(name: str, results: list[Result | None]) -> str:
         f" ({failed} stopped, not finite)" if failed else ""
     )
     train = f"{statistics.mean(r['train_error'] for r in results if r):.2f}" if errors else "-"
-    config = " ".join([f"`{experiment.config}.yaml`", *(f"`{text}`" for text in experiment.overrides)])
-    return f"| {experiment.title} | {config} | {mean} | {each} | {train} |"
+    config = " ".join([f"{experiment.config}.yaml", *experiment.overrides])
+    return experiment.title, config, mean, each, train, machine(), today()
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="data", help="folder of the data sets")
     parser.add_argument("--runs", default="runs/accuracy", help="folder of the run directories")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "results" / "accuracy.md"))
+    parser.add_argument("--out", default=str(ROOT / "docs" / "results" / "accuracy.csv"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(EXPERIMENTS), choices=list(EXPERIMENTS))
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the experiments' own")
@@ -101,23 +100,14 @@ def main() -> None:
     jobs = [(name, seed) for name in options.only for seed in seeds[name]]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda job: train(*job, options), jobs))
-    lines = [
-        "# Test errors of the core experiments",
-        "",
-        f"Measured by `benchmarks/accuracy.py` on {platform.machine()} ({platform.system()}), CPU float32, "
-        f"one thread, torch {torch.__version__}. Test error in percent, mean and each seed; training error "
-        "is the mean over the last epoch, while it was still learning.",
-        "",
-        "| experiment | config | mean | per seed | training error |",
-        "|---|---|---|---|---|",
+    found = [
+        row(name, [one for (other, _), one in zip(jobs, results, strict=True) if other == name])
+        for name in options.only
     ]
-    for name in options.only:
-        lines.append(
-            row(name, [found for (other, _), found in zip(jobs, results, strict=True) if other == name])
-        )
     target = Path(options.out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("\n".join(lines) + "\n")
+    with target.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *found])
     print(f"written to {target}")
 
 

@@ -17,11 +17,13 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from dtp_dist.algorithm.build import build_layer, layer_shapes
 from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, FlattenOptions, InverseOptions, Layer
-from dtp_dist.algorithm.maps import Call
-from dtp_dist.algorithm.optimizers import AdamOptions, OptimizerOptions, SGDOptions
+from dtp_dist.algorithm.maps.base import Call
+from dtp_dist.algorithm.optimizers.kinds import AdamOptions, OptimizerOptions, SGDOptions
+from dtp_dist.algorithm.optimizers.schedules import Cosine
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules import RULES, Rule
 from dtp_dist.algorithm.stage import Stage
+from dtp_dist.phase import Phase
 
 SHAPE, CLASSES, BATCH = (3, 12, 12), 10, 64
 
@@ -88,12 +90,12 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=0.01)
     options = parser.parse_args()
-    rate = {"schedule": "cosine", "start": options.lr, "length": options.minibatches + 1, "unit": "minibatch"}
+    rate = Cosine(start=options.lr, length=options.minibatches + 1, unit="minibatch")
     layers, rule = network(options.seed, options.iterations, options.sigma, AdamOptions(lr=rate))
     stage = Stage(layers, rule, seed=options.seed, remedies=DelayOptions())
     held_out = minibatch(0)
     before = angles(layers, rule, *held_out)
-    stage.begin("inverse", 0)
+    stage.begin(Phase.INVERSE, 0)
     for k in range(1, options.minibatches + 1):
         stage.forward(k, *minibatch(k))
         stage.inverse(k)

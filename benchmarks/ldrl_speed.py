@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from common import ROOT, Measured, config, gemm_rate, machine
-from dtp_dist.config import shapes_of
-from dtp_dist.planning import layer_work
+from helpers.measuring import ROOT, Measured, config, estimated_work, gemm_rate, machine
 
 CONFIG = ROOT / "configs" / "ernoult2022_mlp_mnist.yaml"
 
@@ -51,11 +49,7 @@ def main() -> None:
 
 def print_plan(run: Measured) -> None:
     """Print the partition, each layer's planned share of the work and what it lets two stages gain."""
-    settings = run.config
-    layers = settings.model.options
-    costs = layer_work(
-        layers, shapes_of(settings), settings.rule.build(len(layers)), settings.data.batch_size
-    )
+    costs = estimated_work(run.config)
     cut = run.runtime.layout.partition[0]
     shares = " ".join(f"{100 * cost / sum(costs):.1f}" for cost in costs)
     print(f"partition {list(run.runtime.layout.partition)}, planned shares of the layers, %: {shares}")

@@ -11,7 +11,7 @@ import argparse
 
 import psutil
 
-from common import Measured, config, machine
+from helpers.measuring import Measured, config, machine
 
 
 def resident(pids: list[int]) -> list[float]:

@@ -14,15 +14,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import CONFIG, ROOT, machine
 from dtp_dist import load_config, train
 from dtp_dist.monitor import Monitor
 from dtp_dist.monitor.base import Line
+from helpers.measuring import CONFIG, ROOT, machine
 
 TURN, EPOCH = 100, 500
 EVERY = 5 * EPOCH // TURN  # the defaults of monitor.pictures_every and histograms_every, in turns
@@ -122,7 +123,9 @@ def report(on: list[float], off: list[float], weights: list[str]) -> str:
         "flight; a run with monitoring at its defaults and one without any, both up at once, took turns of "
         f"{TURN} minibatches, {len(pairs)} each; {machine()}. Both ended with {same}."
     )
-    return "\n".join(["# What monitoring costs", "", head, "", "| | |", "|---|---|", *rows, ""])
+    return "\n".join(
+        ["# What monitoring costs", "", textwrap.fill(head, 120), "", "| | |", "|---|---|", *rows, ""]
+    )
 
 
 def _percent(share: float) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 import psutil
 
-from common import CONFIG, machine
-from disturbed import DisturbedRun
 from dtp_dist import load_config, train
+from helpers.disturbed import DisturbedRun
+from helpers.measuring import CONFIG, machine
 
 STAGES, EVERY = 4, 25
 NODE = {"num_cpus": 3, "object_store_memory": 80 * 1024 * 1024}

@@ -19,8 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Measured, config, machine
-from dtp_dist.checkpoint import FileEntry, Manifest, complete_checkpoint, new_checkpoint
+from dtp_dist.schedule import Phase
+from dtp_dist.storage.checkpoint import FileEntry, Manifest, complete_checkpoint, new_checkpoint
+from dtp_dist.training.totals import Totals
+from helpers.measuring import Measured, config, machine
 
 STAGES = ("parallel.stages=2", "parallel.in_flight=2", "parallel.failure_timeout=100")
 EVERY = 500
@@ -32,7 +34,8 @@ def checkpoint_turn(run: Measured, folder: Path) -> float:
     """Train ``EVERY`` minibatches with a checkpoint in the middle; return the seconds."""
 
     def done(files: list[FileEntry]) -> None:
-        complete_checkpoint(place, Manifest(run.next, 0, "both", 0, "0" * 64, tuple(files)), 2)
+        told = Manifest(run.next, 0, Phase.BOTH, 0, "0" * 64, tuple(files), Totals().state())
+        complete_checkpoint(place, told, 2)
 
     start = time.perf_counter()
     run.train(EVERY // 2)

@@ -1,12 +1,12 @@
-"""What ``dtp-dist plan`` foresees beside what a local run does, and the planned cut beside an equal one.
+"""What ``dtp-dist plan`` predicts next to what a local run does, and the planned cut next to an equal one.
 
     python benchmarks/plan.py --data ../shared/data [--only NAME ...] [--write]
 
 For each network layers and messages are measured, as the command does, and then run: one stage, two exact
-stages and two with two minibatches in flight, one process a stage. All runtimes stay up and take turns, with
-a plan of its own in every round, so that a noisy machine is as noisy for each: its speed drifts by a tenth
-within minutes. Figures are medians of the rounds. With ``--write`` the tables go
-to docs/results/plan.md and plan.csv.
+stages and two with two minibatches in flight, one process a stage; and backpropagation as a rule on two exact
+stages cut alike, which is what "backprop step" foresees. All runtimes stay up and take turns, with a plan of
+its own in every round, so that a noisy machine is as noisy for each: its speed drifts by a tenth within
+minutes. Figures are medians of the rounds. With ``--write`` they go to docs/results/plan.md and plan.csv.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import argparse
 import csv
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
-from common import ROOT, Measured, config, machine
 from dtp_dist.config import Config
 from dtp_dist.planning.predict import Pipeline, Prediction, best_partition, predict
-from dtp_dist.runtime.planner import pipeline_of
+from dtp_dist.profiling.costs import pipeline_of
+from helpers.measuring import CONFIG, ROOT, Measured, config, machine, today
 
 WIDE = "[{kind: dense, units: 1024, repeat: 4}, {kind: dense, units: 10, activation: linear}]"
 UNBALANCED = (
@@ -38,6 +39,14 @@ CASES = ((1, 1), (2, 1), (2, 2))
 """Stages and minibatches in flight."""
 
 DEPTHS = sorted({in_flight for _, in_flight in CASES})
+CONFIGS = {"dtp": CONFIG, "backprop": ROOT / "configs" / "mnist_backprop.yaml"}
+
+
+class Case(NamedTuple):
+    """A rule, and what is foreseen for it."""
+
+    rule: str
+    foreseen: Prediction
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Row:
     """One pipeline, foreseen and measured; idle shares in percent."""
 
     network: str
+    rule: str
     stages: int
     in_flight: int
     partition: str
@@ -54,6 +64,8 @@ class Row:
     fastest_round: float
     planned_idle: float
     measured_idle: float
+    machine: str = field(default_factory=machine)
+    date: str = field(default_factory=today)
 
     @property
     def off(self) -> float:
@@ -66,13 +78,21 @@ class Row:
         return self.planned_idle - self.measured_idle
 
 
-def cases(name: str, settings: Config, pipeline: Pipeline) -> Iterator[Prediction]:
-    """Yield what is foreseen for the cases of a network, an equal cut at the end where it is compared."""
+def cases(name: str, settings: Config, pipeline: Pipeline) -> Iterator[Case]:
+    """Yield the cases of a network, an equal cut at the end where it is compared."""
     for stages, in_flight in CASES:
-        yield predict(pipeline, best_partition(pipeline.costs, stages, in_flight), in_flight)
+        yield Case("dtp", predict(pipeline, best_partition(pipeline.costs, stages, in_flight), in_flight))
+    yield Case("backprop", foresee(pipeline, "backprop", best_partition(pipeline.costs, 2, 1), 1))
     layers = len(settings.model.options)
     if name == EQUAL_CUT:
-        yield predict(pipeline, [layers - layers // 2, layers // 2], 2)
+        yield Case("dtp", predict(pipeline, [layers - layers // 2, layers // 2], 2))
+
+
+def foresee(pipeline: Pipeline, rule: str, partition: Sequence[int], in_flight: int) -> Prediction:
+    """Return what is foreseen for a rule."""
+    twin = pipeline.backprop if rule == "backprop" else pipeline
+    assert twin is not None
+    return predict(twin, partition, in_flight)
 
 
 def run(data: str, name: str, rounds: int, seconds: float) -> list[Row]:
@@ -85,14 +105,15 @@ def run(data: str, name: str, rounds: int, seconds: float) -> list[Row]:
     idle: list[list[float]] = [[] for _ in chosen]
     try:
         for each in chosen:
-            runs.append(Measured(config(data, *NETWORKS[name], *overrides(each))))
+            path = CONFIGS[each.rule]
+            runs.append(Measured(config(data, *NETWORKS[name], *overrides(each.foreseen), path=path)))
         for number in range(rounds + 1):  # the first warms up
             pipeline = pipeline_of(settings, DEPTHS, measured=True) if number else None
             for case, one in enumerate(runs):
-                spent = one.train(max(10, int(seconds / chosen[case].period)))
+                rule, first = chosen[case]
+                spent = one.train(max(10, int(seconds / first.period)))
                 if pipeline is not None:
-                    foreseen = predict(pipeline, chosen[case].partition, chosen[case].in_flight)
-                    planned[case].append(foreseen)
+                    planned[case].append(foresee(pipeline, rule, first.partition, first.in_flight))
                     speeds[case].append(settings.data.batch_size / spent)
                     idle[case].append(100 * (1 - statistics.mean(one.busy)))
     finally:
@@ -101,9 +122,10 @@ def run(data: str, name: str, rounds: int, seconds: float) -> list[Row]:
     return [
         Row(
             network=name,
-            stages=len(each.partition),
-            in_flight=each.in_flight,
-            partition=" ".join(map(str, each.partition)),
+            rule=each.rule,
+            stages=len(each.foreseen.partition),
+            in_flight=each.foreseen.in_flight,
+            partition=" ".join(map(str, each.foreseen.partition)),
             planned_samples_per_second=statistics.median(
                 settings.data.batch_size / foreseen.period for foreseen in plans
             ),
@@ -131,14 +153,14 @@ def overrides(planned: Prediction) -> tuple[str, ...]:
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
-    names = ["network", "stages", "D", "cut", "planned samples/s", "measured (rounds)", "off"]
+    names = ["network", "rule", "stages", "D", "cut", "planned samples/s", "measured (rounds)", "off"]
     names += ["planned idle", "measured"]
     yield f"| {' | '.join(names)} |"
     yield f"|{'---|' * len(names)}"
     for row in rows:
         spread = f"{row.slowest_round:.0f} to {row.fastest_round:.0f}"
         yield (
-            f"| {row.network} | {row.stages} | {row.in_flight} | {row.partition} "
+            f"| {row.network} | {row.rule} | {row.stages} | {row.in_flight} | {row.partition} "
             f"| {row.planned_samples_per_second:.0f} | {row.measured_samples_per_second:.0f} ({spread}) "
             f"| {row.off:+.1f} % | {row.planned_idle:.1f} % | {row.measured_idle:.1f} % |"
         )
@@ -161,7 +183,7 @@ def write(rows: Sequence[Row]) -> None:
     """Write docs/results/plan.md and plan.csv."""
     folder = ROOT / "docs" / "results"
     text = [
-        "# What `dtp-dist plan` foresees, and what runs do",
+        "# What `dtp-dist plan` predicts, and what runs do",
         "",
         f"`benchmarks/plan.py`; {machine()}.",
         "",

@@ -15,8 +15,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import CONFIG, ROOT, machine
-from disturbed import DisturbedRun
+from helpers.disturbed import DisturbedRun
+from helpers.measuring import CONFIG, ROOT, machine
 
 EVERY = 100
 

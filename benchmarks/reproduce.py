@@ -1,4 +1,4 @@
-"""Run the configs named after a paper's experiment and set what was measured beside what was published.
+"""Run the configs named after a paper's experiment and set what was measured next to what was published.
 
     python benchmarks/reproduce.py NAME... [--seeds N] [--scale F] [--data DIR] [--jobs 2]
     python benchmarks/reproduce.py --report              write the table from what has been run so far
@@ -16,18 +16,18 @@ import argparse
 import csv
 import json
 import statistics
+import textwrap
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from published import EXPERIMENTS, Experiment
-
-from common import ROOT, machine
 from dtp_dist import load_config
 from dtp_dist.config import Config
 from dtp_dist.errors import DtpDistError
-from runs import run, same_run
+from helpers.measuring import ROOT, machine, written_on
+from helpers.published import EXPERIMENTS, Experiment
+from helpers.resumable import run, same_run
 
 RESULTS = ROOT / "docs" / "results"
 COLUMNS = (
@@ -42,6 +42,7 @@ COLUMNS = (
     "seconds",
     "weights_sha256",
     "machine",
+    "date",
 )
 Row = dict[str, Any]
 
@@ -102,10 +103,11 @@ def row_of(name: str, folder: Path) -> Row | None:
         "data": "made up" if config.data.name == "synthetic" else EXPERIMENTS[name].data,
         "test_error": last["test_error"],
         "valid_error": last.get("valid_error"),
-        "train_error": last.get("train_error"),
+        "train_error": last.get("train_error_of_epoch", last.get("train_error")),
         "seconds": round(done.get("seconds", last["time"])),
         "weights_sha256": done.get("weights_sha256", ""),
         "machine": machine(),
+        "date": written_on(result if result.exists() else folder / "metrics.jsonl"),
     }
 
 
@@ -132,7 +134,7 @@ def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
 def published(experiment: Experiment) -> tuple[str, str]:
     """Return the published error and its source, as cells."""
     if experiment.published is None:
-        return "-", "no figure at hand"
+        return "-", "no comparable figure known"
     return f"{experiment.published:.2f}", f"{experiment.source} ({experiment.how})"
 
 
@@ -160,18 +162,19 @@ def write(rows: list[Row]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     machines = sorted({row["machine"] for row in rows})
-    lines = [
-        "# The papers' experiments, as measured here",
-        "",
+    texts = (
         "Test error in percent: mean and standard deviation over seeds 0, 1, ..., then each seed. Written by "
-        "`benchmarks/reproduce.py` from `reproduce.csv` beside it, which has a row for every run with its "
+        "`benchmarks/reproduce.py` from `reproduce.csv`, which has a row for every run with its "
         f"seed, epochs and weights. CPU float32, one process, one thread; {'; '.join(machines)}.",
-        "",
         "Published figures say where they are from, and whether they were read there or are recalled. An "
         "error before the last epoch of a config is that of the epochs that were run: nothing is "
-        "extrapolated. CIFAR-10 was not at hand: those configs were run on made-up data of its shapes (one "
+        "extrapolated. CIFAR-10 was unavailable: those configs were run on made-up data of its shapes (one "
         "epoch of 518 examples), which shows that they run, and their error is not yet measured.",
-        "",
+    )
+    lines = ["# The papers' experiments, as measured here", ""]
+    for text in texts:
+        lines += [*textwrap.wrap(text, 120), ""]
+    lines += [
         "| config | experiment | data | epochs | test error | each seed | published | source |",
         "|---|---|---|---|---|---|---|---|",
     ]

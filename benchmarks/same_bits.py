@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import CONFIG, machine
 from dtp_dist import load_config, resume, train
+from helpers.measuring import CONFIG, machine
 
 
 def digest(data: str, minibatches: int, *overrides: str) -> str:

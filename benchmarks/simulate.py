@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 
-from common import machine
 from dtp_dist.planning.simulate import Timing, simulate
 from dtp_dist.schedule import Kind, Phase, Schedule
+from helpers.measuring import machine
 
 KEPT = 50
 

@@ -1,10 +1,10 @@
-"""What delay costs: test error against (stages, in flight), and exact beside eight stages, eight in flight.
+"""What delay costs: test error against (stages, in flight), and exact next to eight stages, eight in flight.
 
     python benchmarks/staleness.py --data ../shared/data [--jobs 2] [--only 'dtp-*' '*-8x8-*'] [--seeds 0 1 2]
 
 Every run is an ordinary run directory under --runs, of the in-process runtime, which ends with the same bits
-as local processes (tests/parity). Runs that are done are not run again, half-finished ones are gone on
-with. Tables and figure are made of all the runs that are done, whichever --only names.
+as local processes (tests/parity). Runs that are done are not run again, half-finished ones are resumed.
+Tables and figure are made of all the runs that are done, whichever --only names.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from common import ROOT, machine
-from runs import Result, run
+from helpers.measuring import ROOT, machine, written_on
+from helpers.resumable import Result, run
+from results_table import listed
 
 SHAPES = ((1, 1), (2, 2), (4, 4), (8, 2), (8, 4), (8, 8))
 RULES = {
@@ -36,9 +37,10 @@ RATES = {
 }
 TEXT = """# What delay costs
 
-Measured by `benchmarks/staleness.py` on {machine}; in-process runtime, one thread, CPU float32.
-MNIST, `mnist_dtp_adam.yaml` and, for backpropagation, `mnist_backprop.yaml`. Errors in percent, mean and
-sample deviation over the seeds; the training error is that of the last epoch, while it was still learning.
+Measured by `benchmarks/staleness.py` on {machine};
+in-process runtime, one thread, CPU float32. MNIST, `mnist_dtp_adam.yaml` and, for backpropagation,
+`mnist_backprop.yaml`. Errors in percent, mean and sample deviation over the seeds; the training error is that
+of the last epoch, while it was still learning.
 Rates:
 
 - *unscaled*: no remedy for delay at all;
@@ -46,7 +48,7 @@ Rates:
 - *default*: rate / (1 + delay)^0.3, Adam's memory times sqrt(1 + delay), and a forward pass that looks ahead
   (`dtp_dist/algorithm/delay.py`); [staleness_search.md](staleness_search.md) says what else was tried.
 
-## Exact beside eight stages with eight in flight, default settings
+## Exact next to eight stages with eight in flight, default settings
 
 {gap}
 
@@ -92,9 +94,9 @@ class Run:
             print(f"{self.name}: test error {result['test_error']:.2f} %", flush=True)
 
     def result(self, options: argparse.Namespace) -> Result | None:
-        """Return its result, None where it is not done."""
+        """Return its result and its date, None where it is not done."""
         path = Path(options.runs) / self.name / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return {**json.loads(path.read_text()), "date": written_on(path)} if path.exists() else None
 
 
 def grid(seeds: Iterable[int], epochs: int) -> list[Run]:
@@ -118,17 +120,6 @@ def found(runs: Iterable[Run], options: argparse.Namespace) -> list[tuple[Run, R
     """Return the runs that are done, with their results."""
     pairs = [(each, each.result(options)) for each in dict.fromkeys(runs)]
     return [(each, result) for each, result in pairs if result is not None]
-
-
-def spread(values: list[float]) -> str:
-    """Return "2.54 ± 0.11" (sample deviation), or the mean alone of a single value."""
-    mean = statistics.mean(values)
-    return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
-
-
-def listed(values: list[float]) -> str:
-    """Return mean, deviation and each value: "2.54 ± 0.11 (2.43, 2.65)"."""
-    return f"{spread(values)} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
 def errors(done: list[tuple[Run, Result]], split: str, **wanted: object) -> list[float]:
@@ -222,12 +213,12 @@ def write_csv(done: list[tuple[Run, Result]], path: Path) -> None:
     """Write one line per run."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["rule", "rate", "stages", "in_flight", "epochs", "seed", "test", "valid", "train"])
+        names = ["rule", "rate", "stages", "in_flight", "epochs", "seed", "test", "valid", "train"]
+        rows.writerow([*names, "machine", "date"])
         for each, result in done:
             values = (f"{result[f'{split}_error']:.3f}" for split in ("test", "valid", "train"))
-            rows.writerow(
-                [each.rule, each.rate, each.stages, each.in_flight, each.epochs, each.seed, *values]
-            )
+            run = [each.rule, each.rate, each.stages, each.in_flight, each.epochs, each.seed]
+            rows.writerow([*run, *values, machine(), result["date"]])
 
 
 def write(options: argparse.Namespace) -> None:

@@ -21,20 +21,14 @@ from typing import Any
 import torch
 import zmq
 
-from dtp_dist.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
-from dtp_dist.transport import (
-    SHARED_MEMORY,
-    Gatekeeper,
-    LinkOptions,
-    client_security,
-    new_key_pair,
-    open_receiver,
-    open_sender,
-    server_security,
-)
+from dtp_dist.transport.base import LinkOptions
+from dtp_dist.transport.curve import Gatekeeper, client_security, new_key_pair, server_security
+from dtp_dist.transport.messages import LinkIdentity, Message, MessageKind
+from dtp_dist.transport.table import TRANSPORTS
 
-TRANSPORTS = (*(["shm"] if SHARED_MEMORY else []), "ipc", "tcp", "tcp+CURVE")
+CURVE = "+CURVE"
+NAMES = (*(name for name, each in TRANSPORTS.items() if each.available), f"tcp{CURVE}")
 SIZES = (96_000, 240_000, 1_000_000)
 EXAMPLES = 100
 PINGS, ROUNDS = 300, 8
@@ -53,18 +47,17 @@ class Stage:
         out, back = (LinkIdentity(bytes(16), 0, kind, KINDS.index(kind), 1) for kind in KINDS)
         if number == 1:
             out, back = back, out
-        keys, secure = new_key_pair(), transport == "tcp+CURVE"
+        keys, secure = new_key_pair(), transport.endswith(CURVE)
+        record = TRANSPORTS[transport.removesuffix(CURVE)]
         options = LinkOptions(timeout=30.0, stopped=lambda: False, high_water=4, max_bytes=2_000_000)
         security = server_security(keys, str(back)) if secure else None
-        endpoint = "tcp://127.0.0.1:0"
-        if transport in ("shm", "ipc"):
-            endpoint = f"{transport}://{directory}/{transport}-{number}"
-        self.receiver = open_receiver(endpoint, back, context, options, security)
+        endpoint = record.endpoint(directory if record.in_folder else "127.0.0.1", f"{transport}-{number}")
+        self.receiver = record.receiver(endpoint, back, context, options, security)
         driver.send((self.receiver.endpoint, keys.public))
         peer, peer_public = driver.recv()
         self.gate.allow(str(back), peer_public)
         security = client_security(keys, peer_public) if secure else None
-        self.sender = open_sender(peer, out, context, options, security)
+        self.sender = record.sender(peer, out, context, options, security)
         self.sender.connect()
         self.receiver.accept()
 
@@ -119,7 +112,7 @@ class Stage:
 def run(number: int, directory: str, driver: Connection) -> None:
     """For each transport: link up, measure every size, and give the numbers to the driver."""
     torch.set_num_threads(1)
-    for transport in TRANSPORTS:
+    for transport in NAMES:
         stage = Stage(number, transport, directory, driver)
         driver.send([(stage.ping(size), stage.stream(size)) for size in SIZES])
         stage.close()
@@ -136,7 +129,7 @@ def measure() -> Iterator[list[tuple[float, float]]]:
             stages[number].start()
             drivers.append(near)
             far.close()  # so that a stage that dies is an EOFError here
-        for _ in TRANSPORTS:
+        for _ in NAMES:
             introductions = [driver.recv() for driver in drivers]
             for driver, introduction in zip(drivers, reversed(introductions), strict=True):
                 driver.send(introduction)
@@ -154,7 +147,7 @@ def main() -> None:
     )
     print(f"{'':>10} | " + " | ".join(f"{f'{size // 1000} KB':^19}" for size in SIZES))
     print(f"{'':>10} | " + " | ".join(f"{'ms one way':>10} {'GB/s':>8}" for _ in SIZES))
-    for transport, results in zip(TRANSPORTS, measure(), strict=True):
+    for transport, results in zip(NAMES, measure(), strict=True):
         cells = (f"{seconds * 1e3:10.3f} {rate / 1e9:8.2f}" for seconds, rate in results)
         print(f"{transport:>10} | " + " | ".join(cells), flush=True)
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from common import ROOT, Measured, config, machine
 from dtp_dist.config import Config
 from dtp_dist.planning.predict import predict
-from dtp_dist.runtime.planner import pipeline_of
+from dtp_dist.profiling.costs import pipeline_of
+from helpers.measuring import ROOT, Measured, config, machine, today
 
 COST = 5.0  # ms an action
 ACTIONS = 4
@@ -76,6 +76,8 @@ def measure(data: str, runtime: str, stages: int, rounds: int) -> dict[str, str]
         "segment": f"{100 * bound / statistics.median(whole):.1f}",
         "asleep": f"{statistics.median(asleep):.2f}",
         "memory": f"{memory / 1e6:.0f}",
+        "machine": machine(),
+        "date": today(),
     }
 
 
@@ -111,7 +113,7 @@ def write(folder: Path, row: dict[str, str]) -> None:
     rows = [each for each in rows if (each["runtime"], each["stages"]) != (row["runtime"], row["stages"])]
     rows = sorted([*rows, row], key=lambda each: (each["runtime"], int(each["stages"])))
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+        table = csv.DictWriter(file, [*COLUMNS, "machine", "date"], lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|---" * len(COLUMNS) + "|"]

@@ -32,7 +32,8 @@ import aiohttp
 from PIL import Image
 
 from dtp_dist import load_config, train
-from dtp_dist.report import read_run, write_report
+from dtp_dist.report import read_run
+from dtp_dist.report.write import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -47,6 +48,10 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
+WIDE = "model.layers=[{kind: dense, units: 512, repeat: 7}, {kind: dense, units: 10, activation: linear}]"
+DEEP = "model.layers=[{kind: dense, units: 240, repeat: 15}, {kind: dense, units: 10, activation: linear}]"
+"""Layers of equal work, many enough for stages to get equal shares: what is to be seen is a busy pipeline."""
+
 SCROLL = """
 [...document.querySelectorAll('h2, h3')].find(each => each.innerText.startsWith('%s')).scrollIntoView();
 """
@@ -89,20 +94,24 @@ def pages(board: str, folder: Path) -> list[Page]:
 
 
 def small_runs(folder: Path) -> Path:
-    """Train what ``make train`` trains, with everything to be seen in it, and a second run to compare."""
-    own = ["train.evaluate_every=1", "train.checkpoint_every=null"]
-    monitor = ["monitor.every=24", "monitor.alignment_every=24"]
-    for rule in ("dtp", "tp"):
-        where = [f"run_dir={folder / f'digits_{rule}'}", f"rule.name={rule}"]
+    """Train the digits on two busy stages, with everything to be seen in it, and a second run to compare.
+
+    Wide layers, of which each stage has four, and 48 minibatches between two drains.
+    """
+    own = [WIDE, "data.batch_size=25", "train.epochs=20", "train.evaluate_every=1"]
+    own += ["train.checkpoint_every=null", "parallel.stages=2", "parallel.in_flight=2"]
+    monitor = ["monitor.every=48", "monitor.alignment_every=48"]
+    for name, rate in {"digits_dtp": 1e-3, "digits_low_rate": 3e-4}.items():
+        where = [f"run_dir={folder / name}", f"optimizer.forward.lr={rate}"]
         train(load_config(ROOT / "configs" / "digits_dtp.yaml", [*own, *monitor, *where]))
     return folder
 
 
 def write_pages(folder: Path, runs: Sequence[Path]) -> None:
-    """Write report.html of the runs and plan.html of a network on four stages."""
+    """Write report.html of the runs and plan.html of a network of 16 layers on four stages."""
     write_report([read_run(path) for path in runs], folder / "report.html")
     plan = [sys.executable, "-m", "dtp_dist", "plan", str(ROOT / "configs" / "mnist_dtp_adam.yaml")]
-    cut = ["parallel.stages=4", "parallel.in_flight=4", "--out", str(folder / "plan.html")]
+    cut = [DEEP, "parallel.in_flight=4", "--stages", "1,2,4", "--out", str(folder / "plan.html")]
     subprocess.run([*plan, *cut], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
 
 

@@ -1,24 +1,24 @@
 """dtp_dist: distributed, layer-parallel training by Difference Target Propagation."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # of typing, which a file of that name in the working directory could hide here
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dtp_dist.config import Config, load_config
-    from dtp_dist.trainer import Trained, resume, train
+    from dtp_dist.training.trainer import Trained, resume, train
 
 __all__ = ["Config", "Trained", "load_config", "resume", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import on first use: a stage's process starts to answer before it has imported torch."""
     if name in ("Config", "load_config"):
         from dtp_dist import config
 
         return getattr(config, name)
     if name in ("Trained", "resume", "train"):
-        from dtp_dist import trainer
+        from dtp_dist.training import trainer
 
         return getattr(trainer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

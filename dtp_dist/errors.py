@@ -13,6 +13,14 @@ class ConfigError(DtpDistError):
     exit_code = 2
 
 
+class RangeError(ValueError):
+    """A value that does not fit; ``key`` is its field's name within its section."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
 class DataError(DtpDistError):
     """A data set is missing, damaged or does not fit the model."""
 
@@ -45,5 +53,9 @@ class StageLostError(StageError):
     """A stage died or froze: what a restart from the newest checkpoint can mend."""
 
 
-class CheckpointError(DtpDistError):
-    """A checkpoint or a run directory is missing, truncated, foreign or could not be written."""
+class StartError(StageError):
+    """A stage did not start in time or found no room: a restart can mend it where the run has run before."""
+
+
+class StorageError(DtpDistError):
+    """A checkpoint or a run folder is missing, damaged, foreign or held, or could not be written."""

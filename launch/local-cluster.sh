@@ -55,7 +55,7 @@ if [[ -n $bin ]]; then
     [[ -x $bin/ray ]] || die 2 "no 'ray' in DTP_DIST_BIN, $bin"
     PATH=$(cd "$bin" && pwd):$PATH
 fi
-command -v ray >/dev/null || die 1 "no 'ray' here: pip install 'dtp-dist[ray]', or name its folder in DTP_DIST_BIN"
+command -v ray >/dev/null || die 1 "no 'ray' here: pip install -e '${root}[ray]', or name its folder in DTP_DIST_BIN"
 python -c 'import aiohttp, opencensus, prometheus_client' 2>/dev/null ||
     die 1 "'ray job submit' needs more than plain ray: pip install 'ray[default]'"
 

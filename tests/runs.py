@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,17 @@ from typing import Any
 import psutil
 import yaml
 from torch import nn
+from warm import WarmProcess
 
 from dtp_dist import load_config
 from dtp_dist.config import Config
-from dtp_dist.runtime.feed import load_batches
+from dtp_dist.config.batches import load_batches
+from dtp_dist.storage.checkpoint import Manifest, newest_checkpoint
+from dtp_dist.storage.origin import origin_of
+from dtp_dist.storage.run_dir import open_run_dir
 
 MAX_POOL = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
+BATCH_NORM_BEFORE = {"norm": "batch", "norm_affine": True, "norm_place": "before_activation"}
 SMALL: dict[str, Any] = {
     "name": "small",
     "model": {
@@ -45,7 +50,7 @@ SMALL: dict[str, Any] = {
 
 LOCAL = ("parallel.runtime=local", "parallel.stages=2")
 ENDLESS = ("train.epochs=100000", "train.checkpoint_every=50", "train.evaluate_every=0")
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds for what must happen but may be slow on a busy machine."""
 
 EVERY_KIND: dict[str, Any] = {
@@ -53,10 +58,31 @@ EVERY_KIND: dict[str, Any] = {
     "defaults": {"inverse": {"iterations": 2, "sigma": 0.2}},
     "layers": [
         {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "pool": "average"},
-        {"kind": "conv", "channels": 5, "kernel": 3, "padding": 1, **MAX_POOL},
+        {"kind": "local", "channels": 4, "kernel": 3, "padding": 1, "activation": "gelu"},
+        {"kind": "dropout", "p": 0.1},
+        {
+            "kind": "residual",
+            "defaults": {"kind": "conv", "kernel": 3, "padding": 1},
+            "body": [
+                {"channels": 5, **MAX_POOL},
+                {
+                    "kind": "residual",
+                    "body": [{"kind": "dropout", "p": 0.1}, {"channels": 5, "norm": "batch"}],
+                },
+            ],
+        },
+        {"kind": "conv", "channels": 5, "kernel": 3, "padding": 1, **BATCH_NORM_BEFORE},
+        {"kind": "layer_norm"},
+        {"kind": "pool", "pool": "average", "kernel": 2, "stride": 1, "padding": 1},
         {"kind": "flatten"},
-        {"kind": "dense", "units": 20, "sees": "sign", "norm": "batch", "inverse": {"sees": "sign"}},
-        {"kind": "dense", "units": 16, "sees": "sample", "activation": "sigmoid"},
+        {
+            "kind": "dense",
+            "units": 20,
+            "input_transmission": "sign",
+            "norm": "batch",
+            "inverse": {"input_transmission": "sign"},
+        },
+        {"kind": "dense", "units": 16, "input_transmission": "sample", "activation": "sigmoid"},
         {"kind": "dense", "units": 10, "activation": "linear"},
     ],
 }
@@ -82,18 +108,29 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run_cli(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    cold: bool = False,
+    preexec_fn: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end; ``cold``, or with a ``preexec_fn``, in a Python of its own from the start."""
+    env = {**os.environ, "COLUMNS": "300", **(env or {})}
+    if not cold and preexec_fn is None:
+        warm = WarmProcess([*map(str, arguments)], cwd, env)
+        try:
+            return subprocess.CompletedProcess(warm.args, warm.wait(PATIENCE), *warm.communicate())
+        finally:
+            warm.kill()
     return subprocess.run(
         command(*arguments),
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "300", **(env or {})},
+        env=env,
+        preexec_fn=preexec_fn,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
-        **options,
     )
 
 
@@ -103,6 +140,11 @@ def the_line(done: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return lines[0]
+
+
+def newest(run_dir: Path) -> tuple[Path, Manifest]:
+    """Return the newest checkpoint of the run in a folder."""
+    return newest_checkpoint(run_dir, origin_of(open_run_dir(run_dir, allow_code=True)))
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -130,23 +172,25 @@ class LiveRun:
     """``dtp-dist train`` under way, with a temporary directory of its own, so that leftovers show.
 
     ``temporary`` must have a short path: the sockets' names have a limit of about a hundred bytes.
+    ``cold``: in a Python of its own from the start.
     """
 
     def __init__(
-        self, folder: Path, temporary: Path, *overrides: str, env: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        temporary: Path,
+        *overrides: str,
+        env: Mapping[str, str] | None = None,
+        cold: bool = False,
     ) -> None:
         self.run_dir, self.temporary = folder / "run", temporary
         config = folder / "small.yaml"
         if not config.exists():
             write_config(folder)
-        self.process = subprocess.Popen(
-            command("train", config, f"run_dir={self.run_dir}", *overrides),
-            cwd=folder,
-            env={**os.environ, "TMPDIR": str(temporary), **(env or {})},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=_heed_ctrl_c,
+        call = ("train", str(config), f"run_dir={self.run_dir}", *overrides)
+        env = {**os.environ, "TMPDIR": str(temporary), **(env or {})}
+        self.process: subprocess.Popen[str] | WarmProcess = (
+            _cold(call, folder, env) if cold else WarmProcess(call, folder, env)
         )
         self.seen: set[psutil.Process] = set()
 
@@ -162,6 +206,13 @@ class LiveRun:
     def wait_for_stages(self, count: int) -> None:
         wait_until(
             lambda: self._alive() and len(self.stages()) == count, PATIENCE, lambda: f"{count} processes"
+        )
+
+    def wait_for_programs(self) -> None:
+        """Wait until no process under the run's own is still the copy of it that a fork makes."""
+        own = psutil.Process(self.process.pid).cmdline()
+        wait_until(
+            lambda: all(each.cmdline() != own for each in self.stages()), PATIENCE, lambda: "a program each"
         )
 
     def wait_for_event(self, name: str) -> dict[str, Any]:
@@ -193,8 +244,8 @@ class LiveRun:
         alive = [str(each) for each in self.seen if each.is_running() and each.status() != "zombie"]
         return alive + [str(path) for path in self.temporary.glob("dtp-dist-*")]
 
-    def wait_for_nothing_left(self, seconds: float = 10.0) -> None:
-        wait_until(lambda: not self.left(), seconds, lambda: f"left over: {self.left()}")
+    def wait_for_nothing_left(self) -> None:
+        wait_until(lambda: not self.left(), PATIENCE, lambda: f"left over: {self.left()}")
 
     def close(self) -> None:
         for each in (*self.stages(), *self.seen):
@@ -202,6 +253,18 @@ class LiveRun:
                 each.kill()
         self.process.kill()
         self.process.communicate()
+
+
+def _cold(call: Sequence[str], folder: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*call),
+        cwd=folder,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_ctrl_c,
+    )
 
 
 def _heed_ctrl_c() -> None:

@@ -1,7 +1,7 @@
 """Diagnostics: how near a rule's updates come to backpropagation's, and inverses to inverses; nothing learns.
 
 The backward signal is the displacement that backpropagation as a rule would send, ``descent_l = -dLoss/dh_l``
-with Loss the mean cross-entropy, at today's weights and the stored inputs.
+with Loss the mean over the minibatch, at today's weights and the stored inputs.
 
 Shapes: h_in ``[B, *input_shape]``, h_out, delta, descent ``[B, *output_shape]``. Angles are in degrees; one
 with a vector of zeros is 90. Every value is 0-dimensional float64 on the layer's device.
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.maps.base import Call
+from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.backprop import Backpropagation
-from dtp_dist.algorithm.rules.base import Rule, pull_forward, widened
+from dtp_dist.algorithm.rules.base import Rule, pull_forward
 from dtp_dist.algorithm.transmission import REAL
 
 BACKPROPAGATION = Backpropagation()
@@ -56,7 +57,7 @@ def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
         yield "update_angle", angle(_joined(ours), _joined(true))
     yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
     if at.layer.inverse is not None:
-        if at.layer.g.sees == REAL:  # what jumps has no derivative to compare
+        if at.layer.g.transmission == REAL:  # what jumps has no derivative to compare
             yield "jacobian_angle", jacobian_angle(at)
         if at.knows_input:
             yield "reconstruction_error", reconstruction_error(at)

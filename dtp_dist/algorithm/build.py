@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Shape
-from dtp_dist.algorithm.learners import Learner
-from dtp_dist.algorithm.numbers import parse_number
-from dtp_dist.algorithm.optimizers import OptimizerOptions
+from dtp_dist.algorithm.optimizers.base import OptimizerOptions
+from dtp_dist.algorithm.optimizers.groups import OptimizedMap
+from dtp_dist.algorithm.optimizers.schedules import scheduled
 from dtp_dist.algorithm.options import RangeError
 from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.algorithm.rules.base import Rule
@@ -28,6 +28,11 @@ def layer_shapes(input_shape: Shape, layers: Sequence[LayerOptions]) -> list[Sha
         except RangeError as error:
             raise RangeError(f"{index}.{error.key}", str(error)) from error
     return shapes
+
+
+def weights_generator(seed: int, index: int) -> torch.Generator:
+    """Return the generator of the initial weights of layer ``index`` (1-based)."""
+    return torch.Generator().manual_seed(derive_seed(seed, "weights", index))
 
 
 def build_layer(
@@ -53,8 +58,7 @@ def build_layer(
     """
     count = len(shapes) - 1
     needed = index in rule.inverses()
-    generator = torch.Generator().manual_seed(derive_seed(seed, "weights", index))
-    forward, inverse = options.maps(shapes[index - 1], generator, inverse=needed)
+    forward, inverse = options.maps(shapes[index - 1], weights_generator(seed, index), inverse=needed)
     if needed and inverse is None:
         raise RangeError(f"{index}.kind", f"layer {index} has no inverse, which the rule needs; give it one")
     for map_ in (forward, inverse):
@@ -64,9 +68,9 @@ def build_layer(
     return Layer(
         index=index,
         count=count,
-        forward=Learner(forward, forward_options),
-        inverse=None if inverse is None else Learner(inverse, inverse_options),
+        forward=OptimizedMap(forward, forward_options),
+        inverse=None if inverse is None else OptimizedMap(inverse, inverse_options),
         iterations=options.inverse.iterations,
-        sigma=parse_number("sigma", options.inverse.sigma),
+        sigma=scheduled(options.inverse.sigma),
         delay=delay,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from dtp_dist.algorithm.options import Options, option
+from dtp_dist.algorithm.options import NonNegative, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +24,17 @@ class DelayOptions(Options):
       computes with today's weights.
     """
 
-    delay_power: float = option(
-        0.3, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p", at_least=0
+    delay_power: NonNegative = option(
+        0.3, doc="p: a stage's forward learning rate is multiplied by (1 + delay)^-p"
     )
-    delay_memory: float = option(
+    delay_memory: NonNegative = option(
         0.5,
         doc="q: the memory 1 / (1 - beta1) of a stage's forward Adam is multiplied by (1 + delay)^q",
-        at_least=0,
     )
-    lookahead: float = option(
+    lookahead: NonNegative = option(
         1.0,
         doc="F computes with the forward weights of that many times the updates before its U ahead, each "
         "taken to be like the last; 0, two in flight, or an optimizer without momentum: today's weights",
-        at_least=0,
     )
 
     def at_depth(self, in_flight: int) -> Self:

@@ -35,9 +35,9 @@ class Meter:
         """Return the total weight counted under ``name``."""
         return self._weights.get(name, 0.0)
 
-    def state(self) -> dict[str, list[float]]:
-        """Return what was counted as plain data: name -> [sum, weight]."""
-        return {name: [self._sums[name], weight] for name, weight in self._weights.items()}
+    def state(self) -> dict[str, tuple[float, float]]:
+        """Return what was counted as plain data: name -> (sum, weight)."""
+        return {name: (self._sums[name], weight) for name, weight in self._weights.items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Sequence[float]]) -> Meter:

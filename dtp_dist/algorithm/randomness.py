@@ -1,13 +1,14 @@
 """Every random number of a run, derived from what it is for and never from a global stream.
 
 A key is SHA-256 over (seed, layer, minibatch, phase, purpose, iteration), cut to 64 bits, so what a
-number is depends on its name alone: not on the partition, the runtime, the timing or a restart.
+number is depends on its name alone: not on the partition, the runtime, the timing or a restart. Layers inside
+a layer have the name of their place in their keys as well.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,16 +26,25 @@ def derive_seed(*parts: int | str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Randomness:
-    """The random numbers of one layer in one minibatch of one phase (design, section 2)."""
+    """The random numbers of one layer in one minibatch of one phase (design, section 2).
+
+    ``part`` is the place of a layer inside the layer, "body.2"; "" is the layer itself.
+    """
 
     seed: int
     layer: int
     minibatch: int
     phase: str
+    part: str = ""
+
+    def within(self, place: str) -> Randomness:
+        """Return the random numbers of the layer at ``place`` inside this one."""
+        return replace(self, part=f"{self.part}.{place}" if self.part else place)
 
     def key(self, purpose: str, iteration: int = 0) -> int:
         """Return the 64-bit seed for one ``purpose`` ("noise", "forward", ...) and iteration."""
-        return derive_seed(self.seed, self.layer, self.minibatch, self.phase, purpose, iteration)
+        place = (self.part,) if self.part else ()
+        return derive_seed(self.seed, self.layer, self.minibatch, self.phase, purpose, iteration, *place)
 
     def generator(self, purpose: str, iteration: int, device: torch.device) -> torch.Generator:
         """Return a generator on ``device``, seeded with the key of ``purpose`` and ``iteration``."""

@@ -3,7 +3,8 @@
 Whoever calls the actions decides their order; nothing here knows of messages, processes or time.
 State in flight is keyed by minibatch, so any number of minibatches may be in flight.
 
-Shapes: activations h_l and displacements delta_l ``[B, *shape_l]``, labels ``[B]`` int64.
+Shapes: activations h_l and displacements delta_l ``[B, *shape_l]``, labels int64 ``[B]`` or
+float32 ``[B, K]``, K the number of outputs.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from torch import Tensor
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.learners import LearnerGroup
-from dtp_dist.algorithm.maps import Call, Mode
+from dtp_dist.algorithm.losses.base import Loss
+from dtp_dist.algorithm.losses.output import OutputMeasure
+from dtp_dist.algorithm.maps.base import Call, Mode
 from dtp_dist.algorithm.meter import Meter
-from dtp_dist.algorithm.output import OutputMeasure
+from dtp_dist.algorithm.optimizers.groups import OptimizerGroup
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules.base import Rule
 from dtp_dist.errors import NonFiniteError
+from dtp_dist.phase import Phase
 
-EVALUATE, INVERSE = "evaluate", "inverse"
 LENGTH_EVERY = 10  # minibatches between two measurements of a displacement's relative length
 
 
@@ -45,18 +47,22 @@ class Stage:
     Args:
         layers: the stage's layers, bottom first, all with the same delay.
         rule: the learning rule.
+        loss: of the outputs.
         seed: the run's seed.
         remedies: what it does about its delay.
 
-    ``examples`` counts those whose output was measured since the segment began.
+    ``examples`` counts those whose output was measured since the segment began; ``now`` is the number of the
+    layer at work.
     """
 
-    def __init__(self, layers: Sequence[Layer], rule: Rule, *, seed: int, remedies: DelayOptions) -> None:
-        self.layers, self.rule, self.seed = list(layers), rule, seed
+    def __init__(
+        self, layers: Sequence[Layer], rule: Rule, loss: Loss, *, seed: int, remedies: DelayOptions
+    ) -> None:
+        self.layers, self.rule, self.loss, self.seed = list(layers), rule, loss, seed
         self.meter, self.examples = Meter(), 0
-        self.now = (0, "")
-        self._phase, self._epoch = "both", 0
-        self._output = OutputMeasure()
+        self.now = self.layers[0].index
+        self._phase, self._epoch = Phase.BOTH, 0
+        self._output = OutputMeasure(loss)
         self._flights: dict[int, _Flight] = {}
         learned = rule.learned_inverses()
         self._learning = [
@@ -67,12 +73,12 @@ class Stage:
         delay = self.layers[0].delay
         self._lookahead = remedies.lookahead if delay else 0.0
         self._rate = remedies.rate(delay)
-        self._forward_learners = LearnerGroup(
+        self._forward_learners = OptimizerGroup(
             [layer.forward for layer in layers],
             memory=remedies.memory(delay),
             keeps_steps=self._lookahead > 0,
         )
-        self._inverse_learners = LearnerGroup(
+        self._inverse_learners = OptimizerGroup(
             [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
 
@@ -91,14 +97,14 @@ class Stage:
         """Minibatches between their F and their U in this stage."""
         return len(self._flights)
 
-    def begin(self, phase: str, epoch: int, passes: int = 1) -> None:
+    def begin(self, phase: Phase, epoch: int, passes: int = 1) -> None:
         """Start a segment: its phase and 0-based epoch; the pipeline must be empty.
 
         ``passes``: how often each minibatch comes in a row, to be judged by the mean output.
         """
         assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
         self._phase, self._epoch, self.examples = phase, epoch, 0
-        self._output = OutputMeasure(passes)
+        self._output = OutputMeasure(self.loss, passes, whole=phase is Phase.EVALUATE)
 
     def abandon(self) -> None:
         """Forget every minibatch in flight (before a checkpoint is loaded)."""
@@ -109,18 +115,18 @@ class Stage:
 
         Batch statistics change here and only in training.
         """
-        if self._phase == EVALUATE:
+        if self._phase is Phase.EVALUATE:
             for layer in self.layers:
                 h = layer.f(h, self._call(layer, minibatch, Mode.EVALUATE))
         else:
-            updates_to_come = len(self._flights) if self._phase != INVERSE else 0
+            updates_to_come = len(self._flights) if self._phase is not Phase.INVERSE else 0
             flight = self._flights[minibatch] = _Flight([h], [], labels)
             with self._forward_learners.ahead(self._lookahead * updates_to_come):
                 for layer in self.layers:
                     h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
                     flight.activations.append(h)
                     flight.contexts.append(context)
-        if self.last and self._phase != INVERSE:
+        if self.last and self._phase is not Phase.INVERSE:
             self._measure_output(minibatch, h, labels)
         return h
 
@@ -135,13 +141,12 @@ class Stage:
             self._inverse_learners.step(self._epoch, minibatch)
         for index, loss in self._checked(minibatch, "inverse loss", losses).items():
             self.meter.add(f"layer/{index}/inverse_loss", loss)
-        if self._phase == INVERSE:
+        if self._phase is Phase.INVERSE:
             del self._flights[minibatch]
 
     def _inverse_gradients(self, minibatch: int, layer: Layer, flight: _Flight, iteration: int) -> Tensor:
         """Set the gradients of one inverse for one iteration and return its loss."""
         assert layer.inverse is not None
-        self.now = (layer.index, "inverse update")
         position = layer.index - self.layers[0].index
         h_in, h_out = flight.activations[position : position + 2]
         sigma = layer.sigma(self._epoch, minibatch)
@@ -158,11 +163,10 @@ class Stage:
         flight = self._flights[minibatch]
         h_out = flight.activations[-1]
         if delta is None:
-            delta = self.rule.output(h_out, flight.labels)
+            delta = self.rule.output(h_out, flight.labels, self.loss)
         displacements: list[Tensor] = []
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
-            self.now = (layer.index, "target")
             displacements.append(delta)
             if layer.index == 1:
                 break
@@ -181,13 +185,12 @@ class Stage:
         """
         flight = self._flights[minibatch]
         if descent is None:
-            descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels)
+            descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels, self.loss)
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
             h_in, h_out = flight.activations[position : position + 2]
             delta = flight.displacements[position]
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            self.now = (layer.index, "alignment")
             at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
                 self.meter.add(f"layer/{layer.index}/{name}", value.item())
@@ -201,7 +204,6 @@ class Stage:
         losses: dict[int, Tensor] = {}
         lengths: dict[int, Tensor] = {}
         for position, layer in enumerate(self.layers):
-            self.now = (layer.index, "forward update")
             h_in, h_out = flight.activations[position : position + 2]
             delta = flight.displacements[position]
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
@@ -217,15 +219,19 @@ class Stage:
             self.meter.add(f"layer/{index}/displacement", length)
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
-        self.now = (layer.index, "forward" if mode is not Mode.LOCAL else self.now[1])
+        self.now = layer.index
         randomness = Randomness(self.seed, layer.index, minibatch, self._phase)
         return Call(randomness, mode, context=context, epoch=self._epoch)
 
-    def _measure_output(self, minibatch: int, logits: Tensor, labels: Tensor) -> None:
-        measured = self._output(logits, labels)
+    def measured_of_split(self) -> dict[str, float]:
+        """Return what was measured of the outputs of a whole evaluation, beside the means in ``meter``."""
+        return self._output.of_split()
+
+    def _measure_output(self, minibatch: int, outputs: Tensor, labels: Tensor) -> None:
+        measured = self._output(outputs, labels)
         if measured is not None:
-            self._require_finite(minibatch, self.layers[-1].index, "output loss", measured[0])
-            self.meter.add_all({"loss": measured[0], "error": measured[1]}, len(labels))
+            self._require_finite(minibatch, self.layers[-1].index, "output loss", measured["loss"])
+            self.meter.add_all(measured, len(labels))
             self.examples += len(labels)
 
     def _checked(self, minibatch: int, what: str, losses: dict[int, Tensor]) -> dict[int, float]:
@@ -238,7 +244,7 @@ class Stage:
         if not abs(value) < float("inf"):
             text = f"layer {layer}, minibatch {minibatch}: the {what} is {value}"
             raise NonFiniteError(
-                f"{text}; lower the learning rate or the step, or resume with other settings"
+                f"{text}; lower the learning rate or the step, and train it in a run of its own"
             )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dtp_dist.algorithm.plain import Sample, Sign
+
 REAL, SIGN, SAMPLE = "real", "sign", "sample"
 TRANSMISSIONS = (REAL, SIGN, SAMPLE)
 PURPOSE = "sample"  # of the random numbers that choose a sample
@@ -40,22 +42,6 @@ def transmitted(kind: str, h: Tensor, generator: Callable[[], torch.Generator]) 
     if kind == SAMPLE:
         return sample(h, torch.rand(h.shape, generator=generator(), device=h.device))
     return h
-
-
-class Sign(nn.Module):
-    """The sign as a torch module, for exported networks."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Return -1 or +1 per unit."""
-        return sign(h)
-
-
-class Sample(nn.Module):
-    """A binary sample of probabilities as a torch module; its numbers come from torch's global generator."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Return 0 or 1 per unit."""
-        return sample(h, torch.rand(h.shape, device=h.device))
 
 
 MODULES: dict[str, type[nn.Module]] = {SIGN: Sign, SAMPLE: Sample}

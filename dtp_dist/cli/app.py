@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from dtp_dist.text.printable import printable
 
-class Interrupted(Exception):  # noqa: N818 - an order, not an error
-    """Ctrl-C or a signal; typer's versions differ in what they make of a KeyboardInterrupt."""
-
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ORDER = ("train", "resume", "eval", "export", "plan", "tune", "runs", "report", "config")
 """As ``--help`` lists the commands."""
@@ -23,12 +23,6 @@ class _Commands(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return [name for name in ORDER if name in self.commands]
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted(str(error)) from error
-
 
 app = typer.Typer(
     cls=_Commands,
@@ -37,16 +31,27 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(emoji=False)
-err = Console(stderr=True, emoji=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="Configuration file (YAML).", metavar="CONFIG.yaml")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Dotted overrides, e.g. train.epochs=3.", metavar="[key=value ...]")
 ]
 RunDir = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")]
-AllowCode = Annotated[bool, typer.Option("--allow-code", help="Import the user modules that the run names.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Import the user modules that the file names.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@cache
+def screen(*, stderr: bool = False) -> Console:
+    """Return what prints on an output; made on first use, for rich is slow to import and seldom needed."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print a line, which a terminal may wrap; names in it do nothing to the terminal."""
+    screen().print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def set_debug(debug: bool) -> None:

@@ -1,71 +1,68 @@
-"""From the shell's call to an exit code."""
+"""From the shell's call to an exit code; little is imported before signals and outputs are in hand."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
-import typer
-from rich.markup import escape
-
-from dtp_dist.cli import planning, reading, report, running, tune
-from dtp_dist.cli.app import Interrupted, app, err
 from dtp_dist.errors import DtpDistError
-
-COMMANDS = (running, reading, planning, tune, report)
-"""The modules that register commands."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
+from dtp_dist.system.interruption import asked, finish, take_signals
+from dtp_dist.system.output import take_output
+from dtp_dist.system.remains import still_running
+from dtp_dist.text.printable import printable
 
 
 def main() -> NoReturn:
     """Run the command line."""
-    sys.path.insert(0, os.getcwd())  # user-made layers beside the configuration can be imported
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
-    sys.exit(_guarded())
-
-
-def _guarded() -> int:
+    take_signals()
+    take_output()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as error:
-        return error.exit_code
-    except typer.Abort:
-        return _say("stopped", 1)
+        code, text = _outcome()
+    except KeyboardInterrupt:
+        code, text = 1, ""
+    finish()
+    if number := asked():  # whatever else came of it
+        by = "" if number.name == "SIGINT" else f" by signal {number.name}"
+        code, text = 1, f"interrupted{by}; {still_running() or 'nothing is left running'}"
+    if text:
+        sys.stderr.write(printable(" ".join(text.split())) + "\n")
+    sys.exit(code)
+
+
+def _outcome() -> tuple[int, str]:
+    """Run the command and return the exit code and what to say of it."""
+    try:
+        from dtp_dist.cli.commands import app
+
+        return app(standalone_mode=False) or 0, ""
     except DtpDistError as error:
-        return _failed(error, error.exit_code)
-    except (Interrupted, KeyboardInterrupt) as error:
-        return _say(f"interrupted{f' by {error}' if str(error) else ''}; nothing is left running", 1)
+        return error.exit_code, _error(f"{error}")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(error, 1, f"{where}{error.strerror or error}")
+        return 1, _error(f"{where}{error.strerror or error}")
     except Exception as error:
         return _usage_or_bug(error)
-    return 0
 
 
-def _usage_or_bug(error: Exception) -> int:
-    show = getattr(error, "format_message", None)  # click's own usage errors
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
-        return 2
+def _usage_or_bug(error: Exception) -> tuple[int, str]:
+    name, show = type(error).__name__, getattr(error, "format_message", None)
+    if name == "Exit":  # typer's versions differ in whether it is returned or raised
+        return int(getattr(error, "exit_code", 0)), ""
+    if name == "Abort":
+        return 1, "stopped"
+    if name == "NoArgsIsHelpError":  # the help was printed
+        return 2, ""
     if show is not None:
-        return _say(f"error: {show()}; see dtp-dist --help", 2)
-    return _failed(error, 1, f"{type(error).__name__}: {error} (a bug: run again with --debug and report it)")
+        return 2, f"error: {show()}; see dtp-dist --help"
+    return 1, _error(f"{name}: {error} (a bug: run again with --debug and report it)")
 
 
-def _failed(error: Exception, code: int, text: str | None = None) -> int:
-    if os.environ.get("DTP_DIST_DEBUG"):
-        err.print_exception()
-    return _say(f"error: {text or error}", code)
+def _error(text: str) -> str:
+    """Return the line of the error that is being handled; with --debug its traceback is printed."""
+    if os.environ.get("DTP_DIST_DEBUG") and not asked():
+        from dtp_dist.cli.app import screen
 
-
-def _say(text: str, code: int) -> int:
-    err.print(escape(" ".join(text.split())), highlight=False, soft_wrap=True)
-    return code
+        screen(stderr=True).print_exception()
+    left = still_running()
+    return f"error: {text}{f'; {left}' if left else ''}"

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from dtp_dist.cli.app import AllowCode, Debug, Overrides, RunDir, app, out, set_debug
+from dtp_dist.cli.app import AllowCode, Debug, Overrides, RunDir, app, say, screen, set_debug
 from dtp_dist.errors import ConfigError
+from dtp_dist.system.garbage import importing
+from dtp_dist.text.measures import in_words
+from dtp_dist.text.numbers import short
 
 
 @app.command("eval")
@@ -22,13 +22,14 @@ def evaluate(
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
-    """Print the error of a run's newest weights."""
+    """Print what a run's newest weights reach: error, or what else its labels are measured by."""
     set_debug(debug)
-    from dtp_dist.trainer import evaluate as measure
+    with importing():
+        from dtp_dist.training.trainer import evaluate as measure
 
     means, step = measure(run_dir, split, allow_code=allow_code)
-    text = f"{split} error {means['error']:.2f} %, loss {means['loss']:.4f}, step {step}"
-    out.print(text, highlight=False)
+    found = in_words({f"{split}_{name}": value for name, value in means.items()}, split, brief=False)
+    say(", ".join([*found, f"loss {short(means['loss'])}", f"step {step}"]))
 
 
 @app.command()
@@ -38,25 +39,12 @@ def export(
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
-    """Write the forward network as a plain torch state dict."""
+    """Write the forward network as a plain torch state dict, and print the lines that load it."""
     set_debug(debug)
-    import safetensors.torch
+    with importing():
+        from dtp_dist.storage.export_file import export as write
 
-    from dtp_dist.checkpoint import newest_checkpoint, write_file
-    from dtp_dist.network import describe, load_network, state_dict_of
-    from dtp_dist.run_dir import open_run_dir
-
-    config = open_run_dir(run_dir, allow_code=allow_code)
-    if target.exists():
-        raise ConfigError(f"{target}: exists; name another file or remove it")
-    folder, manifest = newest_checkpoint(run_dir)
-    network = load_network(config, folder)
-    write_file(target, safetensors.torch.save(dict(state_dict_of(network))))
-    out.print(f"step {manifest.step} written to {target}; load it with:", highlight=False, soft_wrap=True)
-    out.print(f"  network = {describe(list(network))}", highlight=False, soft_wrap=True, markup=False)
-    out.print(
-        f'  network.load_state_dict(safetensors.torch.load_file("{target}"))', highlight=False, soft_wrap=True
-    )
+    sys.stdout.write("\n".join(write(run_dir, target, allow_code=allow_code)) + "\n")
 
 
 @app.command("config")
@@ -65,6 +53,7 @@ def show_config(
     overrides: Overrides = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain every key instead.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="With --explain: as Markdown.")] = False,
+    allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
     """Check a configuration and print it resolved."""
@@ -74,15 +63,25 @@ def show_config(
         return
     if config is None:
         raise ConfigError("CONFIG.yaml: is missing; name a configuration file, or write --explain")
-    from dtp_dist.config import load_config, to_yaml
-    from dtp_dist.runtime.layout import resolve
+    with importing():
+        from dtp_dist.config import parse_config, read_config, to_yaml
+        from dtp_dist.config.batches import check_data
+        from dtp_dist.profiling.resolve import resolve
+        from dtp_dist.storage.starting_weights import check_weights
 
-    settings = load_config(config, overrides or [])
+    settings = parse_config(read_config(config, overrides or [], trusted=allow_code))
+    check_data(settings)
+    check_weights(settings)
     sys.stdout.write(to_yaml(resolve(settings)))
 
 
 def _explain(*, markdown: bool) -> None:
-    from dtp_dist.config.explain import as_markdown, explain
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    with importing():
+        from dtp_dist.config.explain import as_markdown, explain
 
     if markdown:
         sys.stdout.write(as_markdown())
@@ -91,5 +90,5 @@ def _explain(*, markdown: bool) -> None:
     table = Table("key", "type", "default", "meaning")
     for row in explain():
         table.add_row(*(escape(cell) for cell in row))
-    wide = Console(width=None if out.is_terminal else 180)
+    wide = Console(width=None if screen().is_terminal else 180)
     wide.print(table)

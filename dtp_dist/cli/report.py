@@ -9,28 +9,39 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from dtp_dist.cli.app import Debug, app, out, set_debug
+from dtp_dist.cli.app import Debug, app, say, screen, set_debug
 
+REPORT = Path("report.html")
 WIDE = 180
 """Columns of a table that no terminal limits."""
 
 
 @app.command()
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN_DIR...")],
-    target: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, or folders with runs below them.", metavar="RUN_DIR..."),
+    ],
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="HTML file to write; report.html, or report-2.html, ..., where it is there."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     debug: Debug = False,
 ) -> None:
     """Write one HTML file about runs: curves, layers, stages, timeline, differences, events."""
     set_debug(debug)
-    from dtp_dist.report import read_run, write_report
+    from dtp_dist.report.write import free_name, runs_of, write_report
 
-    found = [read_run(path) for path in run_dirs]
-    write_report(found, target)
+    found = runs_of(run_dirs)
+    if target is None:
+        target = REPORT if force else free_name(REPORT)
+    write_report(found, target, replace=force)
     states = ", ".join(f"{run.path} {run.state}" for run in found)
-    out.print(f"{target}: {states}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{target}: {states}")
 
 
 @app.command("runs")
@@ -41,6 +52,8 @@ def list_runs(
 ) -> None:
     """List all runs below a folder, the newest last."""
     set_debug(debug)
+    from rich.console import Console
+
     from dtp_dist.report.listing import facts, find_runs, run_table
 
     found = [facts(run) for run in find_runs(folder)]
@@ -48,7 +61,7 @@ def list_runs(
         sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
         return
     if not found:
-        out.print(f"no run below {folder}", highlight=False, soft_wrap=True, markup=False)
+        say(f"no run below {folder}")
         return
-    width = out.width if out.is_terminal or "COLUMNS" in os.environ else WIDE
+    width = screen().width if screen().is_terminal or "COLUMNS" in os.environ else WIDE
     Console(width=width, emoji=False).print(run_table(found, folder, width))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from dtp_dist.cli.app import AllowCode, ConfigPath, Debug, Overrides, RunDir, app, out, set_debug
+from dtp_dist.cli.app import AllowCode, ConfigPath, Debug, Overrides, RunDir, app, say, screen, set_debug
+from dtp_dist.system.garbage import importing
+from dtp_dist.system.output import make_optional
+from dtp_dist.text.measures import in_words
+from dtp_dist.text.numbers import percent, short, whole
+from dtp_dist.text.shell import typed
 
 if TYPE_CHECKING:
-    from dtp_dist.trainer import MakeMonitor
+    from dtp_dist.training.trainer import MakeMonitor
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but errors; result.json has the result.")
@@ -23,8 +27,10 @@ def train(
 ) -> None:
     """Train; exit code 0 done, 1 failed, 2 wrong configuration or usage."""
     set_debug(debug)
-    from dtp_dist.config import load_config
-    from dtp_dist.trainer import train as run
+    make_optional()
+    with importing():
+        from dtp_dist.config import load_config
+        from dtp_dist.training.trainer import train as run
 
     settings = load_config(config, overrides or [])
     result = run(settings, watch=_watch(quiet)).result
@@ -40,9 +46,11 @@ def resume(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Go on from a run's newest checkpoint."""
+    """Resume a run from its newest checkpoint."""
     set_debug(debug)
-    from dtp_dist.trainer import resume as run
+    make_optional()
+    with importing():
+        from dtp_dist.training.trainer import resume as run
 
     result = run(run_dir, overrides or [], allow_code=allow_code, watch=_watch(quiet)).result
     if not quiet:
@@ -53,28 +61,32 @@ def _watch(quiet: bool) -> list[MakeMonitor]:
     """Return the makers of what shows a run, none if it is to be quiet."""
     from dtp_dist.monitor.console import ConsoleMonitor
 
-    return [] if quiet else [lambda steps, epochs: ConsoleMonitor(out, steps, epochs)]
+    return [] if quiet else [lambda steps, epochs: ConsoleMonitor(screen(), steps, epochs)]
 
 
 def _tell(result: dict[str, Any]) -> None:
     """Print what a run reached and where to look."""
-    reached = [
-        f"{split} error {result[f'{split}_error']:.2f} %"
-        for split in ("valid", "test")
-        if result[f"{split}_error"] is not None
-    ]
+    from dtp_dist.monitor.console import pack
+
+    reached = list(in_words(result, "valid", "test"))
     if result["train_loss"] is not None:
-        reached.append(f"train loss {result['train_loss']:.4f}")
+        reached.append(f"train loss {short(result['train_loss'])}")
     if result["virtual"]:
         reached = ["virtual run, nothing learned: stages slept as parallel.virtual_costs says"]
-    speed = f"{result['seconds']:.0f} s, {result['samples_per_second']:.0f} samples/s"
+    reached[-1] += f" after {result['steps']} minibatches"
+    speed = [
+        f"{'virtual: ' if result['virtual'] else ''}{whole(result['seconds'])} s",
+        f"{whole(result['samples_per_second'])} samples/s",
+        f"{result['stages']} stage(s) on runtime {result['runtime']}",
+        f"{result['in_flight']} in flight",
+        f"busy {' '.join(map(percent, result['stage_busy']))}",
+    ]
+    look = typed("tensorboard", "--logdir", result["run_dir"])
     lines = [
-        f"{', '.join(reached)} after {result['steps']} minibatches",
-        f"{'virtual: ' if result['virtual'] else ''}{speed}, "
-        f"{result['stages']} stage(s) on runtime {result['runtime']}, {result['in_flight']} in flight, "
-        f"busy {' '.join(f'{100 * busy:.0f}%' for busy in result['stage_busy'])}",
+        *pack(reached, screen()).split("\n"),
+        *pack(speed, screen()).split("\n"),
         *([] if result["virtual"] else [f"weights_sha256 {result['weights_sha256']}"]),
-        f"run in {result['run_dir']}; look at it with: tensorboard --logdir {result['run_dir']}",
+        f"run in {result['run_dir']}; look at it with: {look}",
     ]
     for line in lines:
-        out.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)

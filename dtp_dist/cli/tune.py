@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from dtp_dist.claim import claimed
-from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, out, set_debug
+from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, say, screen, set_debug
 from dtp_dist.errors import ConfigError, DtpDistError
+from dtp_dist.storage.lock import locked
+from dtp_dist.system.garbage import importing
+from dtp_dist.system.output import make_optional
+from dtp_dist.text.shell import typed
 
 
 @app.command()
@@ -28,36 +30,40 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of the search.", min=0)] = 0,
     debug: Debug = False,
 ) -> None:
-    """Search over settings; each trial is a run. The same call goes on where it was stopped."""
+    """Search over settings; each trial is a run. The same call continues where it was stopped."""
     set_debug(debug)
-    from dtp_dist.tune.space import read_space
-    from dtp_dist.tune.summary import ranked, trial_table, write_best, write_trials
-    from dtp_dist.tune.trials import open_search, outcome_of, plan_trials
+    make_optional()
+    with importing():
+        from dtp_dist.tune.space import read_space
+        from dtp_dist.tune.summary import BEST, ranked, trial_table, write_best, write_trials
+        from dtp_dist.tune.trials import open_search, outcome_of, plan_trials
 
     folder = target or Path("runs") / f"{config.stem}-tune"
     planned = plan_trials(config, overrides or [], read_space(space), trials, seed, folder)
+    run_trials = _run_trials() if any(not outcome_of(trial).final for trial in planned) else None
     open_search(folder, config, overrides or [], space, seed)
-    with claimed(folder):
+    with locked(folder):
         ended = [each for each in map(outcome_of, planned) if each.final]
         left = [trial for trial in planned if not outcome_of(trial).final]
         try:
-            if left:
-                _tell(f"{len(left)} of {trials} trials to train, in {folder}")
-                _run_trials()(left, ended, parallel=parallel, asha=asha, tell=_tell)
+            if left and run_trials is not None:
+                say(f"{len(left)} of {trials} trials to train, in {folder}")
+                run_trials(left, ended, parallel=parallel, asha=asha, tell=say)
         except KeyboardInterrupt:
-            _tell("the same call goes on from here")
+            say("the same call continues from here")
             raise
         finally:
             outcomes = ranked([outcome_of(trial) for trial in planned])
             write_trials(folder, outcomes)
-    out.print(trial_table(outcomes))
+    screen().print(trial_table(outcomes))
     for each in outcomes:
         if each.message:
-            _tell(f"{each.trial.name} failed: {each.message}")
+            say(f"{each.trial.name} failed: {each.message}")
     best = write_best(folder, outcomes, f"{config.stem}-best")
     if best is None:
-        raise DtpDistError(f"{folder}: no trial came to a validation error; see its trials.csv")
-    _tell(f"best: {best.trial.name}, valid error {best.valid_error:.2f} %; train it: {folder}/best.yaml")
+        raise DtpDistError(f"{folder}: no trial came to an evaluation; see its trials.csv")
+    command = typed("dtp-dist", "train", folder / BEST)
+    say(f"best: {best.trial.name}, {best.said}; train it: {command}")
 
 
 def _run_trials() -> Callable[..., None]:
@@ -66,9 +72,7 @@ def _run_trials() -> Callable[..., None]:
         from dtp_dist.tune.ray_tune import run_trials
     except ImportError as error:
         text = " ".join(str(error).split())
-        raise ConfigError(f"tune: needs Ray Tune: pip install 'dtp-dist[ray]' ({text})") from None
+        raise ConfigError(
+            f"tune: needs Ray Tune: pip install -e '.[ray]' in the project's folder ({text})"
+        ) from None
     return run_trials
-
-
-def _tell(text: str) -> None:
-    out.print(escape(text), highlight=False, soft_wrap=True)

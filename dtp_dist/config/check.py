@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dtp_dist.algorithm.build import layer_shapes
-from dtp_dist.algorithm.layers.base import Shape
+from dtp_dist.algorithm.build import layer_shapes, weights_generator
+from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
 from dtp_dist.algorithm.options import RangeError
 from dtp_dist.config.parse import range_error, unknown_key
 from dtp_dist.config.schema import Config, ParallelConfig
 from dtp_dist.errors import ConfigError
 from dtp_dist.schedule import Kind
+
+CLASS_BYTES, NUMBER_BYTES = 8, 4  # of labels: int64 and float32
 
 
 def shapes_of(config: Config) -> list[Shape]:
@@ -23,6 +27,17 @@ def shapes_of(config: Config) -> list[Shape]:
         raise range_error("model.layers", error) from None
 
 
+def label_bytes(columns: int | None) -> int:
+    """Return the bytes of an example's labels: a class, or ``columns`` numbers."""
+    return CLASS_BYTES if columns is None else NUMBER_BYTES * columns
+
+
+def most_label_bytes(config: Config) -> int:
+    """Return the bytes that an example's labels may have, whatever the data: one number for each output."""
+    outputs = None if config.build_loss().of_numbers is None else shapes_of(config)[-1][0]
+    return max(label_bytes(None), label_bytes(outputs))
+
+
 def check(config: Config) -> None:
     """Check what no section can check alone.
 
@@ -33,7 +48,7 @@ def check(config: Config) -> None:
     parallel = config.parallel
     if layers < 2:
         raise ConfigError(
-            "model.layers: one layer is not enough; write at least two, the last for the classes"
+            "model.layers: one layer is not enough; write at least two, the last for the outputs"
         )
     if parallel.stages != "auto" and parallel.stages > layers:
         text = f"{parallel.stages} is not allowed; it must be at most {layers}, the number of layers"
@@ -41,6 +56,7 @@ def check(config: Config) -> None:
     if parallel.partition is not None:
         _check_partition(parallel.partition, parallel.stages, layers)
     _check_virtual_costs(parallel)
+    _check_weights(config)
     instances = [i for i, layer in enumerate(config.model.options, 1) if layer.kind == "instance"]
     if instances and parallel.runtime != "inprocess":
         text = f"layer {instances[0]} is a module instance, which only parallel.runtime=inprocess can run"
@@ -71,15 +87,65 @@ def _check_virtual_costs(parallel: ParallelConfig) -> None:
                 raise unknown_key(f"parallel.virtual_costs.{name}", kinds)
 
 
+def _check_weights(config: Config) -> None:
+    weights, layers = config.model.weights, len(config.model.options)
+    if weights.layers is not None and weights.file is None:
+        raise ConfigError("model.weights.layers: is of a file; write model.weights.file as well")
+    for number in weights.layers or ():
+        if number > layers:
+            text = f"{number} is no layer; they are counted from 1 to {layers}"
+            raise ConfigError(f"model.weights.layers: {text}")
+
+
 def _check_network(config: Config) -> None:
     shapes = shapes_of(config)
+    try:
+        inverses = config.build_rule().inverses()
+    except RangeError as error:
+        raise range_error("rule", error) from None
     if len(shapes[-1]) != 1:
-        text = f"gives {list(shapes[-1])}, but the last layer must give one number per class"
+        text = f"gives {list(shapes[-1])}, but the last layer must give a row of outputs, one per class"
         raise ConfigError(f"model.layers.{len(shapes) - 1}: {text}")
     layers = config.model.options
-    for index in config.rule.build(len(layers)).inverses():
-        if not layers[index - 1].has_inverse(shapes[index - 1]):
+    for index in inverses:
+        place = _without_inverse(layers[index - 1], shapes[index - 1], f"{index}")
+        if place is not None:
             text = f"rule.name={config.rule.name} needs an inverse of layer {index}, which has none"
-            raise ConfigError(
-                f"model.layers.{index}.kind: {text}; return (forward, inverse) from its function"
-            )
+            how = "return (forward, inverse) from its function, or write inverse: auto"
+            raise ConfigError(f"model.layers.{place}.kind: {text}; {how} for a small one")
+    _check_optimizers(config, shapes, inverses)
+
+
+def _without_inverse(options: LayerOptions, shape: Shape, place: str) -> str | None:
+    """Return the place of a layer without an inverse, or of the first such layer inside it; None with one."""
+    if options.has_inverse(shape):
+        return None
+    inside = (
+        _without_inverse(part.options, part.input_shape, f"{place}.{part.place}")
+        for part in options.parts(shape)
+    )
+    return next(filter(None, inside), place)
+
+
+def _check_optimizers(config: Config, shapes: list[Shape], inverses: range) -> None:
+    """Check that an imported optimizer which does not take every shape takes those of its layers."""
+    for index, options in enumerate(config.model.options, 1):
+        pair = options.optimizer.over(config.optimizer.pair)
+        if all(not isinstance(each, ImportedOptions) or each.takes_any_shape for each in pair):
+            continue
+        generator = weights_generator(config.seed, index)
+        maps = options.maps(shapes[index - 1], generator, inverse=index in inverses)
+        for side, map_, optimizer in zip(("forward", "inverse"), maps, pair, strict=True):
+            if map_ is not None and isinstance(optimizer, ImportedOptions) and not optimizer.takes_any_shape:
+                _check_shapes(f"optimizer.{side}", index, map_, optimizer)
+
+
+def _check_shapes(key: str, index: int, map_: Map, optimizer: ImportedOptions) -> None:
+    for name, parameter in map_.module.named_parameters():
+        try:
+            optimizer.try_shape(tuple(parameter.shape))
+        except RangeError as error:
+            text = f"can't move {name} of layer {index}, {list(parameter.shape)}: {error}"
+            advice = f"give the layer another one (model.layers.{index}.{key})"
+            advice += ", or write name: muon, which moves others by AdamW" if "Muon" in optimizer.name else ""
+            raise ConfigError(f"{key}.name: {text}; {advice}") from None

@@ -8,10 +8,10 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from dtp_dist.algorithm.layers import KINDS, ModuleOptions
-from dtp_dist.algorithm.numbers import SCHEDULES
-from dtp_dist.algorithm.optimizers import OPTIMIZERS
-from dtp_dist.algorithm.options import allowed
+from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS, ImportedOptions
+from dtp_dist.algorithm.optimizers.schedules import SCHEDULES, Warmup
 from dtp_dist.algorithm.rules import RULES
+from dtp_dist.config.hints import allowed, hints_of, type_name
 from dtp_dist.config.schema import Config, ModelConfig, OptimizerConfig
 
 
@@ -22,21 +22,26 @@ def explain() -> Iterator[tuple[str, str, str, str]]:
         if item.name in ("model", "rule", "optimizer") or not is_dataclass(section):
             continue
         yield from _section(section, item.name)
-    yield from (_row(Config, item, "") for item in fields(Config) if item.name in ("name", "seed", "run_dir"))
+    yield from (
+        _row(Config, item, "")
+        for item in fields(Config)
+        if item.name in ("name", "seed", "code_dir", "run_dir")
+    )
     yield from _section(ModelConfig, "model")
     for kind, cls in {**KINDS, "package.module:function": ModuleOptions}.items():
         yield from _section(cls, f"model.layers[{kind}]")
     for name, cls in RULES.items():
         yield from _section(cls, f"rule[{name}]")
     yield from _section(OptimizerConfig, "optimizer")
-    for name, cls in OPTIMIZERS.items():
+    for name, cls in {**OPTIMIZERS, "package.module:Class": ImportedOptions}.items():
         yield from _section(cls, f"optimizer.forward|inverse[{name}]")
     for name, cls in SCHEDULES.items():
         yield from _section(cls, f"any changing number[schedule: {name}]")
+    yield from _section(Warmup, "any changing number.warmup")
 
 
 def _section(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     for item in fields(cls):
         nested = hints[item.name]
         if is_dataclass(nested):
@@ -46,9 +51,9 @@ def _section(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _row(cls: Any, item: Field[Any], key: str) -> tuple[str, str, str, str]:
-    limits = allowed(item.metadata)
-    kind = _type_name(get_type_hints(cls)[item.name]) + (f", {limits}" if limits else "")
-    return f"{key}.{item.name}".lstrip("."), kind, _default(item), str(item.metadata.get("doc", ""))
+    hint = hints_of(cls)[item.name]
+    kind = ", ".join(filter(None, (type_name(hint), allowed(hint))))
+    return f"{key}.{item.name}".lstrip("."), kind, _default(item), item.metadata["doc"]
 
 
 def _default(item: Field[Any]) -> str:
@@ -59,20 +64,6 @@ def _default(item: Field[Any]) -> str:
 
 def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _type_name(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    for long, short in (
-        ("typing.", ""),
-        ("Literal['auto']", "auto"),
-        ("None", "null"),
-        ("dict[str, Any]", "section"),
-        ("Union[int, auto]", "int or auto"),
-        ("Any", "section"),
-    ):
-        text = text.replace(long, short)
-    return text.replace(" | ", " or ")
 
 
 def as_markdown() -> str:
@@ -108,4 +99,10 @@ with a name in brackets are variants: `rule[dtp]` holds the keys of `rule` where
 N times: both are written out when the configuration is read. A layer may have an `optimizer` of its own. A
 number that changes over time (a learning rate, `sigma`) is a plain number or a section with a `schedule`,
 such as `{schedule: cosine, start: 0.1, end: 0.0, length: 90, unit: epoch}`. `dtp-dist config CONFIG.yaml`
-prints a file as it will run."""
+prints a file as it will run.
+
+Layers are counted from 1, with `repeat` written out, in every message, in overrides and in references:
+`model.layers.2.units=64` sets the second layer alone, even if it is one of several written with `repeat`, and
+`model.layers.2.repeat=3` puts it there three times. Each override counts the layers as those before it left
+them. Layers inside a layer are counted the same way: `model.layers.3.body.1.channels=64`. Stages are counted
+from 0, as in `parallel.partition.0=2`."""

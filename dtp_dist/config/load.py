@@ -3,78 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from dtp_dist.algorithm.layers import KINDS, LayerOptions, layer_kind
-from dtp_dist.algorithm.optimizers import OPTIMIZERS
-from dtp_dist.algorithm.rules import RULES
 from dtp_dist.config.check import check
-from dtp_dist.config.parse import (
-    Raw,
-    join,
-    parse_options,
-    parse_variant,
-    require_section,
-    suggest,
-    unknown_key,
-)
-from dtp_dist.config.schema import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    MonitorConfig,
-    OptimizerConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from dtp_dist.config.hints import fields_of
+from dtp_dist.config.layers import written_out
+from dtp_dist.config.override import lay_over
+from dtp_dist.config.parse import Raw, parse_options, unknown_key
+from dtp_dist.config.plain import plain
+from dtp_dist.config.references import concealed, from_zero, resolved
+from dtp_dist.config.schema import Config
+from dtp_dist.config.source import code_in, read_source
 from dtp_dist.errors import ConfigError
+from dtp_dist.import_path import admit
+from dtp_dist.system.paths import expanded
 
-SECTIONS = {
-    "train": TrainConfig,
-    "data": DataConfig,
-    "parallel": ParallelConfig,
-    "monitor": MonitorConfig,
-}
-MODEL_KEYS = ("input", "defaults", "layers")
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor")
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Return the configuration in a YAML file or a mapping, with dotted overrides (``train.epochs=3``).
 
+    It is trusted: its references are resolved, and functions that it names are imported and called.
+
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, a value is not allowed, or the
             parts do not fit one another; one line that names the key, the value and what is allowed.
     """
-    return parse_config(read_config(source, overrides))
+    written = _written(source, overrides, trusted=True)
+    raw = _with_code_dir(resolved(written), source)
+    try:
+        return parse_config(raw)
+    except ConfigError as error:
+        raise ConfigError(concealed(str(error), written, raw)) from None
 
 
-def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Raw:
-    """Return what ``load_config`` checks: plain data with overrides in place and interpolations resolved.
+def read_config(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    trusted: bool = True,
+    of_run: bool = False,
+) -> Raw:
+    """Return what ``load_config`` checks: plain data with overrides in place and references resolved.
+
+    Without ``trusted`` a file may refer to nothing (``${...}``), and name no code; overrides may. No module
+    lies next to the file ``of_run``, which says itself where those are that it names.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or an override can't be set.
+        ConfigError: the file is missing or not YAML, has what it may not have, or an override can't be set.
     """
+    raw = resolved(_written(source, overrides, trusted=trusted))
+    if not trusted:
+        for path in code_in(raw):
+            raise ConfigError(f"{source}: would import {path!r}; add --allow-code if you trust this file")
+    return raw if of_run else _with_code_dir(raw, source)
+
+
+def _with_code_dir(raw: Raw, source: str | Path | Mapping[str, Any]) -> Raw:
+    """Return a configuration that names code with the folder of its file, unless it names another one."""
+    if isinstance(source, Mapping) or raw.get("code_dir") is not None or not any(code_in(raw)):
+        return raw
+    return {**raw, "code_dir": str(Path(source).absolute().parent)}
+
+
+def _written(source: str | Path | Mapping[str, Any], overrides: Sequence[str], *, trusted: bool) -> Raw:
+    """Return a configuration with overrides in place, and its references as OmegaConf reads them."""
     if isinstance(source, Mapping):
-        return _override(dict(source), overrides)
-    path = Path(source)
-    try:
-        raw = OmegaConf.to_container(OmegaConf.load(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read ({error.strerror}); name a configuration file") from None
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not a YAML configuration: {text}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: is not a configuration; it must have the keys model, rule and optimizer")
-    section = require_section(raw, str(path))
-    section.setdefault("name", path.stem)
-    return _override(section, overrides)
+        raw: Raw = plain(source)
+    else:
+        raw = read_source(Path(source), trusted=trusted)
+        raw.setdefault("name", Path(source).stem)
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        lay_over(raw, text)
+    return from_zero(raw)
 
 
 def parse_config(raw: Raw) -> Config:
@@ -83,117 +90,38 @@ def parse_config(raw: Raw) -> Config:
     Raises:
         ConfigError: as ``load_config``.
     """
-    known = [item.name for item in fields(Config)]
-    for key in raw:
-        if key not in known:
-            raise unknown_key(key, known)
+    given = {name: value for name, value in plain(raw).items() if value is not None or name not in _SECTIONS}
+    for key in given:
+        if key not in fields_of(Config):
+            raise unknown_key(key, fields_of(Config))
     for key in ("model", "rule", "optimizer"):
-        if raw.get(key) is None:
+        if key not in given:
             raise ConfigError(f"{key}: is missing; a configuration needs model, rule and optimizer")
-    parts: Raw = {name: parse_options(cls, raw.get(name) or {}, name) for name, cls in SECTIONS.items()}
-    parts["model"] = _model(require_section(raw["model"], "model"))
-    parts["rule"] = parse_variant(RULES, "name", raw["rule"], "rule")
-    parts["optimizer"] = _optimizer(require_section(raw["optimizer"], "optimizer"))
-    config = parse_options(Config, {**{name: raw[name] for name in raw if name not in parts}, **parts}, "")
-    check(config)
-    return config
+    return checked({**given, "model": written_out(given["model"])})
+
+
+def checked(config: Config | Raw) -> Config:
+    """Return a configuration that Python code may have changed (``dataclasses.replace``), checked as a whole.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    given = plain(vars(config)) if isinstance(config, Config) else config
+    if any(code_in(given)):
+        folder = given.get("code_dir")
+        admit(expanded("code_dir", folder) if isinstance(folder, str) else None)
+    parsed = parse_options(Config, given)
+    check(parsed)
+    return parsed
 
 
 def to_dict(config: Config) -> Raw:
     """Return the configuration as plain data; ``parse_config`` gives it back."""
-    return asdict(config)
+    return cast(Raw, plain(asdict(config)))
 
 
 def to_yaml(config: Config) -> str:
     """Return the resolved configuration as YAML."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)
-
-
-def _override(raw: Raw, overrides: Sequence[str]) -> Raw:
-    tree = OmegaConf.create(raw)
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{text!r}: an override is written key=value, e.g. train.epochs=3")
-        try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-            OmegaConf.update(tree, key, parsed["value"], merge=True, force_add=True)  # type: ignore[index, call-overload]
-        except (OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-            text = " ".join(str(error).split())
-            raise ConfigError(f"{key}: {value!r} can't be set: {text}") from None
-    try:
-        return require_section(OmegaConf.to_container(tree, resolve=True), "configuration")
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"configuration: {' '.join(str(error).split())}") from None
-
-
-def _optimizer(raw: Raw) -> OptimizerConfig:
-    raw = dict(raw)
-    if "forward" not in raw:
-        raise ConfigError("optimizer.forward: is missing; optimizer of the forward maps")
-    raw["inverse"] = raw.get("inverse") or raw["forward"]
-    for side in ("forward", "inverse"):
-        raw[side] = parse_variant(OPTIMIZERS, "name", raw[side], f"optimizer.{side}")
-    return parse_options(OptimizerConfig, raw, "optimizer")
-
-
-def _model(raw: Raw) -> ModelConfig:
-    for key in raw:
-        if key not in MODEL_KEYS:
-            raise unknown_key(f"model.{key}", MODEL_KEYS)
-    written = raw.get("layers")
-    if not isinstance(written, list) or not written:
-        raise ConfigError("model.layers: must be a list of at least one layer")
-    defaults = require_section(raw.get("defaults") or {}, "model.defaults")
-    layers: list[LayerOptions] = []
-    used: set[str] = set()
-    for entry in written:
-        key = f"model.layers.{len(layers) + 1}"
-        section = require_section(entry, key)
-        repeat = section.pop("repeat", 1)
-        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-            raise ConfigError(
-                f"{key}.repeat: {repeat!r} is not allowed; it must be a whole number of at least 1"
-            )
-        layers += [_layer(section, defaults, key, used)] * repeat
-    for name in defaults:
-        if name not in used:
-            raise unknown_key(f"model.defaults.{name}", _layer_keys(layers))
-    return parse_options(ModelConfig, {"input": raw.get("input"), "layers": layers}, "model")
-
-
-def _layer(section: Raw, defaults: Raw, key: str, used: set[str]) -> LayerOptions:
-    kind = section.get("kind", defaults.get("kind"))
-    cls = layer_kind(kind) if isinstance(kind, str) else None
-    if cls is None:
-        near = suggest(str(kind), KINDS)
-        text = f"one of {', '.join(KINDS)}, or package.module:function ({near})"
-        raise ConfigError(f"{join(key, 'kind')}: {kind!r} is not allowed; it must be {text}")
-    names = {item.name for item in fields(cls)}
-    mine = {name: value for name, value in defaults.items() if name in names}
-    used |= set(mine)
-    merged = _merge(mine, section)
-    own = require_section(merged.get("optimizer") or {}, join(key, "optimizer"))
-    for side in ("forward", "inverse"):
-        if own.get(side) is not None:
-            own[side] = parse_variant(OPTIMIZERS, "name", own[side], join(key, "optimizer", side))
-    merged["optimizer"] = own
-    parsed: LayerOptions = parse_options(cls, merged, key)
-    return parsed
-
-
-def _layer_keys(layers: Sequence[LayerOptions]) -> list[str]:
-    return sorted({item.name for layer in layers for item in fields(layer)})
-
-
-def _merge(under: Raw, over: Raw) -> Raw:
-    """Return ``over`` laid over ``under``; sections merge, but a variant of another name replaces."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        if both and value.get("name", below.get("name")) == below.get("name"):  # type: ignore[union-attr]
-            merged[name] = _merge(dict(below), dict(value))  # type: ignore[arg-type]
-        else:
-            merged[name] = value
-    return merged
+    return str(
+        yaml.dump(to_dict(config), Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=110)
+    )

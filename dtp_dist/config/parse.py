@@ -1,16 +1,20 @@
-"""From plain dictionaries to typed options, with one-line errors that name the key and what is allowed."""
+"""From plain data to typed options: pydantic parses and checks, and its errors become one line of ours.
+
+A line names the key, the value and what is allowed.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from dtp_dist.algorithm.options import RangeError, allowed
+from dtp_dist.algorithm.options import RangeError, Variants
+from dtp_dist.config.hints import allowed, choices, fields_of, hints_of, section_of, type_name
 from dtp_dist.errors import ConfigError
 
 Raw = dict[str, Any]
@@ -18,27 +22,26 @@ T = TypeVar("T")
 
 _EXPECTED = {
     "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "float_parsing": "a number",
-    "bool_parsing": "true or false",
-    "dict_type": "a section of keys",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "a word or text",
     "list_type": "a list such as [784]",
+    "dict_type": "a section of keys",
     "dataclass_type": "a section of keys",
     "literal_error": "auto",
 }
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
+RENAMED = {
+    "sees": "input_transmission",
+    "alternate": "update_order",
+    "output_step": "target_step",
+    "work": "flops",
+}
+"""What keys and words are called now, by the names that they had."""
 
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
-
-
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    if cls not in _ADAPTERS:
-        _ADAPTERS[cls] = TypeAdapter(cls)
-    return _ADAPTERS[cls]
+CLIPPING = ("clip_norm", "clip_value", "clip_grad_norm", "gradient_clip_val", "max_norm", "max_grad_norm")
+"""What the clipping of gradients is called in other places, and where ours is not."""
 
 
 def join(*parts: str) -> str:
@@ -47,15 +50,23 @@ def join(*parts: str) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the nearest known word, or the list of known ones."""
+    """Return "did you mean X?" for the nearest known word, or the list of known ones."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for a key that no section has."""
-    return ConfigError(f"{key}: unknown key; {suggest(key.rpartition('.')[2], known)}")
+    """Return the error for a key that is not one of those ``known`` in its section."""
+    names = list(known)
+    section, _, name = key.rpartition(".")
+    if name in CLIPPING and "clip_norm" not in names:
+        text = "a norm over the whole network would cross its stages; gradients are clipped layer by layer"
+        return ConfigError(f"{key}: {text}: write optimizer.forward.clip_norm, optimizer.inverse.clip_norm")
+    now = RENAMED.get(name)
+    if now in names:
+        return ConfigError(f"{key}: is called {now} now; write {join(section, now)} instead")
+    return ConfigError(f"{key}: unknown key; {suggest(name, names)}")
 
 
 def require_section(raw: Any, key: str) -> Raw:
@@ -69,115 +80,145 @@ def require_section(raw: Any, key: str) -> Raw:
     return {str(name): value for name, value in raw.items()}
 
 
-def parse_options(cls: type[T], raw: Any, key: str) -> T:
-    """Return ``raw`` as an instance of the options class ``cls``.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a value outside its range.
-    """
-    section = require_section(raw, key)
-    try:
-        parsed: T = _adapter(cls).validate_python(_mark_booleans(cls, section))
-        return parsed
-    except ValidationError as error:
-        raise ConfigError(_describe(error.errors(), cls, key)) from None
-    except RangeError as error:
-        raise range_error(key, error) from None
-
-
-class _Boolean:
-    """True or false where a number is due: pydantic would take it for 1 or 0, this it refuses."""
-
-    def __init__(self, value: bool) -> None:
-        self._value = value
-
-    def __repr__(self) -> str:
-        return repr(self._value)
-
-
-def _mark_booleans(hint: Any, value: Any) -> Any:
-    """Return ``value``, with a ``_Boolean`` wherever the type ``hint`` asks for a number."""
-    members = get_args(hint) or (hint,)
-    if isinstance(value, bool):
-        numeric = (int in members or float in members) and bool not in members
-        return _Boolean(value) if numeric else value
-    if isinstance(value, list):
-        return [_mark_booleans(members[0], item) for item in value]
-    if isinstance(value, Mapping) and isinstance(hint, type) and is_dataclass(hint):
-        hints = get_type_hints(hint)
-        return {name: _mark_booleans(hints.get(name), item) for name, item in value.items()}
-    return value
-
-
 def range_error(key: str, error: RangeError) -> ConfigError:
     """Return a range error as a configuration error under ``key``."""
     return ConfigError(f"{join(key, error.key)}: {error}")
 
 
-def parse_variant(registry: Callable[[str], Any] | Mapping[str, Any], tag: str, raw: Any, key: str) -> Any:
-    """Return a section whose ``tag`` (``name``, ``kind``) chooses its class in a registry.
+def parse_options(cls: Callable[..., T], raw: Any) -> T:
+    """Return plain data, or an instance whose fields were changed, as a checked instance of ``cls``.
 
     Raises:
-        ConfigError: the tag is missing or unknown, or the section does not fit its class.
+        ConfigError: an unknown key, a wrong type, or a value outside its range.
     """
-    section = require_section(raw, key)
-    name = section.get(tag)
-    look = registry.get if isinstance(registry, Mapping) else registry
-    cls = look(name) if isinstance(name, str) else None
-    if cls is None:
-        names = ", ".join(registry) if isinstance(registry, Mapping) else ""
-        near = suggest(str(name), registry) if isinstance(registry, Mapping) and "," in names else ""
-        hint = f" ({near})" if near.startswith("did") else ""
-        raise ConfigError(f"{join(key, tag)}: {name!r} is not allowed; it must be one of {names}{hint}")
-    return parse_options(cls, section, key)
+    try:
+        return _parsed(cls, raw)
+    except ValidationError as error:
+        raise _worded(cls, raw, error.errors(include_url=False)) from None
 
 
-def _describe(errors: list[ErrorDetails], cls: type[Any], key: str) -> str:
-    """Return one line for the most telling of pydantic's errors (an unknown key before all others)."""
-    errors.sort(
-        key=lambda one: one["type"] != "extra_forbidden" and one["type"] != "unexpected_keyword_argument"
-    )
-    first = errors[0]
-    path = [str(part) for part in first["loc"] if str(part) in _names(cls) or not _is_type_name(part)]
-    where = join(key, *path)
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return str(unknown_key(where, _known_names(cls, path[:-1])))
+def _parsed(cls: Callable[..., T], raw: Any) -> T:
+    """Return ``parse_options`` as pydantic has it; what lies within, of imported classes, comes here, too."""
+    try:
+        parsed: T = _adapter(cls).validate_python(raw, context=_parsed)
+    except PydanticUserError as error:  # of a class of the user's
+        text = " ".join(str(error.message).split())
+        raise RangeError("", f"the types of the fields of {cls!r} can't be checked ({text})") from error
+    return parsed
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+class _Place(NamedTuple):
+    """Where an error is: its keys, layers counted from 1; the field's type, its sentence and its section."""
+
+    keys: list[str]
+    hint: Any
+    doc: str
+    section: Any
+
+    @property
+    def key(self) -> str:
+        return join(*self.keys)
+
+
+def _place(cls: Any, raw: Any, path: Sequence[int | str]) -> _Place:
+    """Return the field that a path of pydantic's leads to; what is within a list of numbers is the list's."""
+    place = _Place([], cls, "", cls)
+    for part in path:
+        section, known = place.section, fields_of(place.section)
+        if part in known:
+            hint, doc = hints_of(section)[str(part)], known[str(part)].metadata.get("doc", "")
+            place = _Place([*place.keys, str(part)], hint, doc, section_of(hint))
+        elif isinstance(section, Variants) and isinstance(part, int):
+            place = place._replace(keys=[*place.keys, str(part + 1)])
+        elif isinstance(section, Variants):
+            place = place._replace(section=_member(section, _value(raw, place.keys)))
+        else:
+            break
+    return place
+
+
+def _member(variants: Variants, value: Any) -> Any:
+    """Return what a value is meant for, None where that can't be imported."""
+    try:
+        return variants.member_of(value)
+    except RangeError:
+        return None
+
+
+def _worded(cls: Any, raw: Any, errors: list[ErrorDetails]) -> ConfigError:
+    """Return the most telling of pydantic's errors in our words: an unknown key before all others."""
+    first = min(errors, key=lambda one: one["type"] != "unexpected_keyword_argument")
+    path = first["loc"]
+    if first["type"] == "unexpected_keyword_argument":
+        place = _place(cls, raw, path[:-1])
+        return unknown_key(join(place.key, str(path[-1])), fields_of(place.section))
     if first["type"] == "missing":
-        return f"{where}: is missing; {_field_doc(cls, path)}"
+        return _missing(cls, raw, [one["loc"] for one in errors if one["type"] == "missing"])
+    place = _place(cls, raw, path)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, RangeError):
-        return str(range_error(where, cause))
-    same_place = [one for one in errors if [str(p) for p in one["loc"]][: len(path)] == path]
-    wanted = {_EXPECTED.get(one["type"], one["msg"]) for one in same_place}
-    return f"{where}: {first['input']!r} is not allowed; it must be {' or '.join(sorted(wanted))}"
+        return range_error(place.key, cause)
+    if first["type"] in ("value_error", "assertion_error"):  # of a class of the user's
+        return ConfigError(f"{place.key}: {' '.join(str(cause).split())}")
+    if first["type"] == "union_tag_not_found" and isinstance(first["input"], Mapping):
+        return _unknown_variant(place, first["input"])
+    same = {one["type"] for one in errors if _place(cls, raw, one["loc"]).keys == place.keys}
+    return _not_allowed(place, _value(raw, place.keys), same)
 
 
-def _is_type_name(part: object) -> bool:
-    """Whether a piece of pydantic's path names a branch of a union, not a key."""
-    return str(part) in ("int", "float", "bool", "str") or "[" in str(part)
+def _missing(cls: Any, raw: Any, paths: list[tuple[int | str, ...]]) -> ConfigError:
+    """Return the error for the first key that is missing, and for those beside it."""
+    *above, _ = paths[0]
+    names = [str(path[-1]) for path in paths if list(path[:-1]) == above]
+    if above and len(names) > 1:
+        return ConfigError(f"{_place(cls, raw, above).key}: needs {', '.join(names)} as well")
+    place = _place(cls, raw, paths[0])
+    limits = allowed(place.hint)
+    told = f"; {place.doc}" if place.doc else ""
+    return ConfigError(f"{place.key}: is missing{told}" + (f" ({limits})" if limits else ""))
 
 
-def _names(cls: type[Any]) -> list[str]:
-    return [item.name for item in fields(cls)]
+def _unknown_variant(place: _Place, section: Mapping[str, Any]) -> ConfigError:
+    variants: Variants = place.section
+    assert variants.tag is not None
+    name = section.get(variants.tag)
+    near = suggest(str(name), variants.classes)
+    hint = f" ({near})" if near.startswith("did") else ""
+    names = ", ".join(variants.names)
+    return ConfigError(
+        f"{join(place.key, variants.tag)}: {name!r} is not allowed; it must be one of {names}{hint}"
+    )
 
 
-def _known_names(cls: type[Any], path: list[str]) -> list[str]:
-    for name in path:
-        nested = _adapter_field(cls, name)
-        if nested is None:
-            return []
-        cls = nested
-    return _names(cls)
+def _not_allowed(place: _Place, value: Any, errors: set[str]) -> ConfigError:
+    """Return the error for a value of the wrong type or outside its range (pydantic's types of errors)."""
+    words, limits = choices(place.hint), allowed(place.hint)
+    if isinstance(value, str) and RENAMED.get(value) in words:
+        now = RENAMED[value]
+        return ConfigError(f"{place.key}: {value!r} is called {now} now; write {now} instead")
+    if errors & _BOUNDS or (words and "literal_error" in errors):
+        wanted = limits
+    elif "finite_number" in errors:
+        wanted = ", ".join(filter(None, ("a finite number", limits)))
+    elif isinstance(section_of(place.hint), Variants) and errors == {"literal_error"}:
+        wanted = f"{_EXPECTED['literal_error']}, null or a section of keys"
+    elif errors == {"union_tag_not_found"}:
+        wanted = "a section of keys"
+    else:
+        wanted = " or ".join(sorted({_EXPECTED.get(one, type_name(place.hint)) for one in errors}))
+    return ConfigError(f"{place.key}: {value!r} is not allowed; it must be {wanted}")
 
 
-def _adapter_field(cls: type[Any], name: str) -> type[Any] | None:
-    found = get_type_hints(cls).get(name)
-    return found if hasattr(found, "__dataclass_fields__") else None
-
-
-def _field_doc(cls: type[Any], path: list[str]) -> str:
-    for item in fields(cls):
-        if item.name == path[0]:
-            limits = allowed(item.metadata)
-            return str(item.metadata.get("doc", "")) + (f" ({limits})" if limits else "")
-    return ""
+def _value(raw: Any, keys: Sequence[str]) -> Any:
+    """Return what stands at a place of plain data or of options."""
+    for key in keys:
+        if isinstance(raw, Mapping):
+            raw = raw[key]
+        else:
+            raw = raw[int(key) - 1] if isinstance(raw, list) else getattr(raw, key)
+    return raw

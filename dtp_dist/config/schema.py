@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Le
 
 from dtp_dist.algorithm.delay import DelayOptions
-from dtp_dist.algorithm.layers import LayerOptions
-from dtp_dist.algorithm.optimizers import OptimizerOptions
-from dtp_dist.algorithm.options import Options, option
-from dtp_dist.algorithm.rules import RuleOptions
-from dtp_dist.data import SOURCES
+from dtp_dist.algorithm.layers import AnyLayer, LayerOptions
+from dtp_dist.algorithm.losses import LOSSES, CrossEntropy, Loss
+from dtp_dist.algorithm.optimizers.kinds import AnyOptimizer, OptimizerOptions
+from dtp_dist.algorithm.options import (
+    Count,
+    NonNegative,
+    OneOf,
+    Options,
+    Positive,
+    RangeError,
+    Share,
+    Whole,
+    option,
+)
+from dtp_dist.algorithm.rules import AnyRule, Rule, built
+from dtp_dist.data import CACHES, GIVEN, SOURCES
 from dtp_dist.schedule import Kind
+from dtp_dist.transport.table import AUTO, TRANSPORTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig(Options):
+    """Weights that the run starts from."""
+
+    file: str | None = option(
+        None,
+        doc="what forward maps start from (docs/weights.md): a file that export wrote, or a checkpoint's "
+        "folder, with the inverses too; null for fresh ones; model.weights: FILE means {file: FILE}",
+    )
+    layers: list[Count] | None = option(
+        None, doc="numbers of the layers that take their weights from it; null for all"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Options):
     """The network; ``defaults`` and ``repeat`` of a file are written out in ``layers``."""
 
-    input: list[int] = option(doc="shape of one example as layer 1 sees it, e.g. [784]", at_least=1)
-    layers: list[Any] = option(doc="the layers, first to last; see the kinds below")
+    input: list[Count] = option(doc="shape of one example as layer 1 sees it, e.g. [784]")
+    layers: list[AnyLayer] = option(doc="the layers, first to last; see the kinds below")
+    weights: WeightsConfig = option(WeightsConfig, doc="weights that the run starts from")
+    loss: Annotated[str, OneOf(*LOSSES)] = option(
+        "cross_entropy",
+        doc="of the outputs: cross_entropy for classes, mse for numbers, binary_cross_entropy for several "
+        "labels at once; the last two take classes as one-hot numbers (docs/losses.md)",
+    )
+    label_smoothing: Share = option(
+        0.0, doc="share of a label that cross_entropy spreads evenly over all classes"
+    )
+
+    def __post_init__(self) -> None:
+        if self.label_smoothing and self.loss != "cross_entropy":
+            text = f"belongs to loss=cross_entropy, not to {self.loss}; write 0"
+            raise RangeError("label_smoothing", f"{self.label_smoothing:g} {text}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,35 +78,34 @@ class ModelConfig(Options):
 class OptimizerConfig(DelayOptions):
     """Optimizers of forward maps and inverses, unless a layer has its own, and the remedies for delay."""
 
-    forward: Any = option(doc="optimizer of the forward maps")
-    inverse: Any = option(doc="optimizer of the inverses")
+    forward: AnyOptimizer = option(doc="optimizer of the forward maps")
+    inverse: AnyOptimizer | None = option(None, doc="optimizer of the inverses; null for the forward maps'")
+
+    def __post_init__(self) -> None:
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", self.forward)
 
     @property
     def pair(self) -> tuple[OptimizerOptions, OptimizerOptions]:
         """(forward, inverse), typed."""
-        return self.forward, self.inverse
+        return self.forward, self.inverse or self.forward
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
     """How long to train, and what is kept on the way."""
 
-    epochs: int = option(10, doc="passes over the training set", at_least=1)
-    max_steps: int | None = option(
-        None, doc="stop after this many minibatches; null for no limit", at_least=1
+    epochs: Count = option(10, doc="passes over the training set")
+    max_steps: Count | None = option(None, doc="stop after this many minibatches; null for no limit")
+    checkpoint_every: Count | None = option(
+        None, doc="minibatches between two checkpoints (the pipeline drains); null for each epoch"
     )
-    checkpoint_every: int | None = option(
-        None, doc="minibatches between two checkpoints (the pipeline drains); null for each epoch", at_least=1
-    )
-    keep_checkpoints: int = option(2, doc="how many of the newest checkpoints are kept", at_least=1)
-    evaluate_every: int = option(1, doc="epochs between two evaluations; 0 for the end alone", at_least=0)
-    evaluate_passes: int = option(
-        1, doc="sampled passes whose output probabilities an evaluation averages", at_least=1
-    )
-    dtype: str = option(
+    keep_checkpoints: Count = option(2, doc="how many of the newest checkpoints are kept")
+    evaluate_every: Whole = option(1, doc="epochs between two evaluations; 0 for the end alone")
+    evaluate_passes: Count = option(1, doc="sampled passes whose output probabilities an evaluation averages")
+    dtype: Annotated[str, OneOf("float32", "bfloat16")] = option(
         "float32",
         doc="type of the arithmetic; weights and optimizers stay float32",
-        one_of=("float32", "bfloat16"),
     )
 
 
@@ -72,26 +113,38 @@ class TrainConfig(Options):
 class DataConfig(Options):
     """The data set and how it is cut into minibatches."""
 
-    name: str = option("digits", doc="the data set", one_of=tuple(SOURCES))
-    root: str = option(
-        "data", doc="folder of the data sets, in torchvision's layout; fetched there if missing"
+    name: Annotated[str, OneOf(*SOURCES, GIVEN, imported=True)] = option(
+        "digits", doc="the data set (docs/data.md); given: what is handed to train(config, data=...)"
     )
-    batch_size: int = option(100, doc="examples per minibatch", at_least=1)
-    eval_batch_size: int = option(1000, doc="examples per minibatch in evaluation", at_least=1)
+    root: str = option(
+        "data",
+        doc="folder or file that is read; data sets in torchvision's layout are fetched there if missing",
+    )
+    batch_size: Count = option(100, doc="examples per minibatch")
+    eval_batch_size: Count = option(1000, doc="examples per minibatch in evaluation")
     shuffle: bool = option(True, doc="a new order each epoch, from (seed, epoch) alone")
     drop_last: bool = option(False, doc="leave out an epoch's last, smaller minibatch")
-    normalize: str = option(
-        "none", doc="pixels in [0, 1], or standardized by the training split", one_of=("none", "standardize")
+    normalize: Annotated[str, OneOf("none", "standardize")] = option(
+        "none", doc="pixels in [0, 1], or standardized by the training split"
     )
-    train_examples: int | None = option(None, doc="use the first examples alone; null for all", at_least=1)
-    valid_examples: int | None = option(
-        None, doc="examples taken off the end of the training set; null for the data set's custom", at_least=0
+    train_examples: Count | None = option(None, doc="use the first examples alone; null for all")
+    valid_examples: Whole | None = option(
+        None, doc="examples taken off the end of the training set; null for the data set's custom"
     )
-    test_examples: int | None = option(None, doc="use the first examples alone; null for all", at_least=1)
-    options: dict[str, Any] = option(dict, doc="the data set's own: examples, shape, classes of synthetic")
+    test_examples: Count | None = option(None, doc="use the first examples alone; null for all")
+    cache: Annotated[str, OneOf(*CACHES)] = option(
+        "auto",
+        doc="memory: decoded once into memory; none: read when needed, where files allow it; auto: in memory "
+        "if all takes at most half of what is free, and 8 GiB; the bits are the same",
+    )
+    verify: bool = option(
+        True, doc="compare CIFAR's files with torchvision's checksums; false: take them if they are whole"
+    )
+    options: dict[str, Any] = option(dict, doc="the data set's own (docs/data.md), a function's arguments")
 
 
-ActionCosts = float | dict[str, float]
+Milliseconds = Annotated[NonNegative, Le(1e6)]
+ActionCosts = Milliseconds | dict[str, Milliseconds]
 """Milliseconds of every action, or of each by its letter."""
 
 
@@ -99,58 +152,55 @@ ActionCosts = float | dict[str, float]
 class ParallelConfig(Options):
     """Where the stages run and how minibatches flow through them."""
 
-    runtime: str = option("inprocess", doc="where the stages run", one_of=("inprocess", "local", "ray"))
-    stages: int | Literal["auto"] = option(
-        1, doc="number of stages; auto for one per device, or per core on the CPU", at_least=1
+    runtime: Annotated[str, OneOf("inprocess", "local", "ray")] = option(
+        "inprocess", doc="where the stages run"
     )
-    partition: list[int] | None = option(
-        None, doc="layers in each stage, bottom first; null for a balanced cut (balance)", at_least=1
+    stages: Count | Literal["auto"] = option(
+        1,
+        doc="number of stages; auto for one per device, or per core on the CPU (Ray: of the cluster)",
     )
-    balance: str = option(
-        "work",
-        doc="what a cut balances: the layers' work by their shapes, the same each time, or their time as "
-        "measured at the start, which may cut otherwise each time",
-        one_of=("work", "measured"),
+    partition: list[Count] | None = option(
+        None, doc="layers in each stage, bottom first; null for a balanced cut (balance)"
     )
-    in_flight: int = option(
-        1, doc="D, minibatches in flight; 1 is the exact algorithm; above stages adds nothing", at_least=1
+    balance: Annotated[str, OneOf("flops", "measured")] = option(
+        "flops",
+        doc="what a cut balances: the layers' floating-point operations, by their shapes and the same each "
+        "time, or their time as measured at the start, which may cut otherwise each time",
     )
-    threads: int = option(1, doc="threads of each stage (they change the last bits)", at_least=1)
-    device: str = option(
-        "auto", doc="auto takes CUDA devices where there are any", one_of=("auto", "cpu", "cuda")
+    in_flight: Count = option(
+        1, doc="D, minibatches in flight; 1 is the exact algorithm; above stages adds nothing"
     )
-    transport: str = option(
+    threads: Count = option(1, doc="threads of each stage (they change the last bits)")
+    device: Annotated[str, OneOf("auto", "cpu", "cuda")] = option(
+        "auto",
+        doc="auto takes CUDA devices where there are any (Ray: on the cluster)",
+    )
+    transport: Annotated[str, OneOf(AUTO, *TRANSPORTS)] = option(
         "auto",
         doc="how messages travel: auto takes shared memory where all stages share a host (on Linux; else "
         "ipc), and tcp, which is encrypted, where they do not",
-        one_of=("auto", "shm", "ipc", "tcp"),
     )
-    message_dtype: str = option(
+    message_dtype: Annotated[str, OneOf("float32", "bfloat16")] = option(
         "float32",
         doc="type in which activations and targets travel: bfloat16 halves them, and rounds them; labels and "
         "packed bits stay as they are",
-        one_of=("float32", "bfloat16"),
     )
     virtual_costs: ActionCosts | list[ActionCosts] | None = option(
         None,
         doc="milliseconds that each action of a stage takes: stages sleep instead of computing, learn "
         "nothing and send zeros (docs/virtual.md); one number for all actions, {F: 5, I: 8, T: 4, U: 3} (0 "
         "where left out), or a list with one of these for each stage; null to compute",
-        at_least=0,
-        at_most=1e6,
     )
-    failure_timeout: float = option(
-        10.0, doc="seconds within which a lost stage or message is noticed", above=0
+    failure_timeout: Positive = option(10.0, doc="seconds within which a lost stage or message is noticed")
+    action_timeout: Positive = option(600.0, doc="seconds that one action or one message may take")
+    max_restarts: Whole = option(
+        3, doc="how often a run that lost a stage is restarted from its newest checkpoint"
     )
-    action_timeout: float = option(600.0, doc="seconds that one action or one message may take", above=0)
-    max_restarts: int = option(
-        3, doc="how often a run goes on from its newest checkpoint after a stage was lost", at_least=0
+    placement: Annotated[str, OneOf("pack", "spread")] = option(
+        "pack", doc="Ray: as many stages as fit on a node, or one on each"
     )
-    placement: str = option(
-        "pack", doc="Ray: as many stages as fit on a node, or one on each", one_of=("pack", "spread")
-    )
-    placement_timeout: float = option(60.0, doc="Ray: seconds to wait for room on the cluster", above=0)
-    start_timeout: float = option(180.0, doc="seconds that all stages may take to start", above=0)
+    placement_timeout: Positive = option(60.0, doc="Ray: seconds to wait for room on the cluster")
+    start_timeout: Positive = option(180.0, doc="seconds that all stages may take to start")
 
     @property
     def virtual(self) -> bool:
@@ -169,27 +219,24 @@ class ParallelConfig(Options):
 class MonitorConfig(Options):
     """What is written while a run goes on."""
 
-    every: int = option(100, doc="minibatches between two lines of metrics", at_least=1)
+    every: Count = option(100, doc="minibatches between two lines of metrics")
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
-    histograms_every: int = option(
+    histograms_every: Whole = option(
         5,
         doc="epochs between two histograms of weights, activations and displacements in TensorBoard, made "
         "from checkpoints; 0 for none",
-        at_least=0,
     )
-    pictures_every: int = option(
+    pictures_every: Whole = option(
         5,
         doc="epochs between two pictures in TensorBoard (pipeline, reconstructions, alignment); 0 for none",
-        at_least=0,
     )
-    alignment_every: int = option(
+    alignment_every: Whole = option(
         0,
         doc="minibatches between two whose updates and inverses are measured against backpropagation's "
         "(docs/diagnostics.md); 0 for none",
-        at_least=0,
     )
-    trace_minibatches: int = option(
-        50, doc="minibatches of the end of training that trace.json shows; 0 for none", at_least=0
+    trace_minibatches: Whole = option(
+        50, doc="minibatches of the end of training that trace.json shows; 0 for none"
     )
 
 
@@ -199,11 +246,32 @@ class Config(Options):
 
     name: str = option("run", doc="name of the experiment; a file's own name by default")
     model: ModelConfig = option(doc="the network")
-    rule: RuleOptions = option(doc="the learning rule")
+    rule: AnyRule = option(doc="the learning rule")
     optimizer: OptimizerConfig = option(doc="the optimizers")
     train: TrainConfig = option(TrainConfig, doc="how long to train")
     data: DataConfig = option(DataConfig, doc="the data set")
     parallel: ParallelConfig = option(ParallelConfig, doc="stages and runtime")
     monitor: MonitorConfig = option(MonitorConfig, doc="what is written")
-    seed: int = option(0, doc="seed of every random number", at_least=0)
+    seed: Whole = option(0, doc="seed of every random number")
+    code_dir: str | None = option(
+        None,
+        doc="folder of your own modules, which import paths (package.module:name) name; it is searched after "
+        "all installed modules and before the working directory; null for the configuration file's own "
+        "folder",
+    )
     run_dir: str | None = option(None, doc="folder of the run, must not exist yet; null for runs/NAME-TIME")
+
+    def build_rule(self) -> Rule:
+        """Return the learning rule of this network.
+
+        Raises:
+            RangeError: the options of a user's rule build none.
+        """
+        layers = len(self.model.options)
+        return self.rule.build(layers) if ":" not in self.rule.name else built(self.rule, layers)
+
+    def build_loss(self) -> Loss:
+        """Return the loss of this network's outputs."""
+        if self.model.loss == "cross_entropy":
+            return CrossEntropy(self.model.label_smoothing)
+        return LOSSES[self.model.loss]()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -24,10 +26,11 @@ def order(seed: int, epoch: int, examples: int, shuffle: bool = True) -> Tensor:
 class Batches:
     """The minibatches of one split, found by epoch and index, in the shape the model takes.
 
-    ``input_shape`` is the model's declared input: [784] flattens images of [1, 28, 28]. ``count`` is the
-    number of minibatches of an epoch: a smaller last one is kept, or left out with ``drop_last``.
+    ``input_shape`` is the model's declared input: [784] flattens images of [1, 28, 28], as ``fits`` allows.
+    ``count`` is the number of minibatches of an epoch: a smaller last one is kept, or left out with
+    ``drop_last``.
 
-    Raises DataError if an image does not fit ``input_shape``, or ``drop_last`` leaves no minibatch;
+    Raises DataError if an example does not fit ``input_shape``, or ``drop_last`` leaves no minibatch;
     ConfigError if ``batch_size`` is not positive.
     """
 
@@ -59,24 +62,20 @@ class Batches:
         self._order_of: tuple[int, Tensor] | None = None
 
     def minibatch(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Return minibatch ``index`` of ``epoch``: float32 [B, *input_shape] and labels, int64 [B].
+        """Return minibatch ``index`` of ``epoch``: float32 [B, *input_shape] and labels.
 
-        Both are fresh, contiguous tensors on the CPU. Raises IndexError unless 0 <= index < count.
+        Labels are int64 [B], or float32 [B, K] where targets are numbers. Both are fresh, contiguous tensors
+        on the CPU. Raises IndexError unless 0 <= index < count; DataError if an example can't be read.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"minibatch {index} of an epoch that has {self.count}")
         start = index * self.batch_size
-        images, labels = self.examples.pick(self._order(epoch)[start : start + self.batch_size])
-        return images.view(-1, *self.input_shape), labels
+        x, labels = self.examples.pick(self._order(epoch)[start : start + self.batch_size])
+        return x.view(-1, *self.input_shape), labels
 
     def size(self, index: int) -> int:
         """Return the number of examples in minibatch ``index`` of an epoch; the last may be smaller."""
         return min(self.batch_size, len(self.examples) - index * self.batch_size)
-
-    def first(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the split's first examples, ``count`` or all there are, shaped as ``minibatch`` does."""
-        images, labels = self.examples.pick(torch.arange(min(count, len(self.examples))))
-        return images.view(-1, *self.input_shape), labels
 
     def _order(self, epoch: int) -> Tensor:
         if self._order_of is None or self._order_of[0] != epoch:
@@ -84,9 +83,27 @@ class Batches:
         return self._order_of[1]
 
 
-def _check_input(image: Sequence[int], declared: Sequence[int]) -> None:
-    if math.prod(image) != math.prod(declared) or min(declared, default=0) < 1:
+def fits(example: Sequence[int], declared: Sequence[int]) -> bool:
+    """Whether examples of one shape may be seen in another: dimensions merged, split or of size 1 left out.
+
+    [1, 28, 28] may be seen as [784] or [28, 28]; [32, 32, 3] not as [3, 32, 32], which holds as many numbers
+    but would mix channels up with rows.
+    """
+    if math.prod(example) != math.prod(declared) or min(declared, default=0) < 1:
+        return False
+    one, other = (set(accumulate(shape, mul, initial=1)) for shape in (example, declared))
+    return one <= other or other <= one
+
+
+def shapes_to_write(example: Sequence[int]) -> str:
+    """Return what ``model.input`` may be for examples of a shape, in words."""
+    shapes = dict.fromkeys([(math.prod(example),), tuple(example)])
+    return " or ".join(str(list(shape)) for shape in shapes)
+
+
+def _check_input(example: Sequence[int], declared: Sequence[int]) -> None:
+    if not fits(example, declared):
         raise DataError(
-            f"model.input={list(declared)} does not fit the data's images of {list(image)}: "
-            f"write model.input={[math.prod(image)]} or {list(image)}"
+            f"model.input={list(declared)} does not fit the data's examples of {list(example)}: "
+            f"write model.input={shapes_to_write(example)}"
         )

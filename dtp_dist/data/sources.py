@@ -1,90 +1,57 @@
 """The data sets by name, and how their splits are cut.
 
-To add one, write a function ``source(root, *, options...) -> Pool`` and name it in SOURCES. Nothing here
-depends on a run's seed: a data set is the same in every run.
+Adding one is a file in ``sets/`` with its ``Source``, and its line in SOURCES. Nothing here depends on a
+run's seed: a data set is the same in every run.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from dtp_dist.algorithm.randomness import derive_seed
-from dtp_dist.data.examples import Examples, Pool, Splits
-from dtp_dist.data.files import cifar, mnist_like
+from dtp_dist.algorithm.options import OneOf
+from dtp_dist.data.examples import Pool, Splits
+from dtp_dist.data.sets.arrays import ARRAYS
+from dtp_dist.data.sets.cifar import CIFAR10, CIFAR100
+from dtp_dist.data.sets.digits import DIGITS
+from dtp_dist.data.sets.function import function_source, given_source
+from dtp_dist.data.sets.image_folder import IMAGE_FOLDER
+from dtp_dist.data.sets.mnist import FASHION_MNIST, MNIST
+from dtp_dist.data.sets.synthetic import SYNTHETIC
+from dtp_dist.data.sets.table import TABLE
+from dtp_dist.data.source import Place, Source
 from dtp_dist.errors import ConfigError, DataError
+from dtp_dist.system.paths import expanded
 
-DIGITS_TEST = 397
-SYNTHETIC_NOISE = 0.25  # deviation of a pixel around its class's, in units of the full range
-
-
-def digits(_root: Path) -> Pool:
-    """Return scikit-learn's own handwritten digits: 1797 images [1, 8, 8] of 0..16, 10 classes; no files.
-
-    The order is fixed and deals the classes evenly, so every run of examples in it (the first ones, the
-    last ones) has each class in its share. The last 397 are the test split, 200 before them validation.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.as_tensor(bunch.images, dtype=torch.uint8).unsqueeze(1)
-    labels = torch.as_tensor(bunch.target, dtype=torch.int64)
-    dealt = _dealt(labels.tolist())
-    everything = Examples(images[dealt], labels[dealt], divisor=16.0)
-    border = len(everything) - DIGITS_TEST
-    test = everything.part(border, len(everything))
-    return Pool(everything.part(0, border), test, classes=10, valid_examples=200)
-
-
-def _dealt(labels: Sequence[int]) -> Tensor:
-    """Return an order, int64 [N], that mixes each class by a fixed hash and spreads it evenly."""
-    place: dict[int, float] = {}
-    for label in sorted(set(labels)):
-        members = [index for index, other in enumerate(labels) if other == label]
-        members.sort(key=lambda index: derive_seed("digits", index))
-        place |= {index: (rank + 0.5) / len(members) for rank, index in enumerate(members)}
-    return torch.tensor(sorted(place, key=lambda index: (place[index], derive_seed("deal", index))))
-
-
-def synthetic(
-    _root: Path, *, examples: int = 2000, shape: Sequence[int] = (1, 28, 28), classes: int = 10
-) -> Pool:
-    """Return made-up uint8 images of ``shape`` (C, H, W): one random image per class, and noise around it.
-
-    Of the ``examples``, a fifth is the test split and a tenth validation. The same arguments give the
-    same data. Raises ConfigError for sizes that make no data set.
-    """
-    if len(shape) != 3 or min(shape) < 1:
-        raise ConfigError(f"data.shape={list(shape)}: must be three positive numbers, [C, H, W]")
-    if classes < 2:
-        raise ConfigError(f"data.classes={classes}: must be at least 2")
-    if examples < 10:
-        raise ConfigError(f"data.examples={examples}: must be at least 10")
-    generator = torch.Generator().manual_seed(derive_seed("synthetic", examples, classes, *shape))
-    centres = torch.rand(classes, *shape, generator=generator)
-    labels = torch.arange(examples).remainder(classes)[torch.randperm(examples, generator=generator)]
-    noise = torch.randn(examples, *shape, generator=generator)
-    pixels = noise.mul_(SYNTHETIC_NOISE).add_(centres[labels]).clamp_(0.0, 1.0)
-    everything = Examples(pixels.mul_(255.0).round_().to(torch.uint8), labels)
-    border = examples - examples // 5
-    test = everything.part(border, examples)
-    return Pool(everything.part(0, border), test, classes=classes, valid_examples=examples // 10)
-
-
-SOURCES: Mapping[str, Callable[..., Pool]] = {
-    "digits": digits,
-    "mnist": partial(mnist_like, "MNIST"),
-    "fashion_mnist": partial(mnist_like, "FashionMNIST"),
-    "cifar10": partial(cifar, "CIFAR10", 10),
-    "cifar100": partial(cifar, "CIFAR100", 100),
-    "synthetic": synthetic,
+SOURCES: Mapping[str, Source] = {
+    "digits": DIGITS,
+    "mnist": MNIST,
+    "fashion_mnist": FASHION_MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "synthetic": SYNTHETIC,
+    "image_folder": IMAGE_FOLDER,
+    "arrays": ARRAYS,
+    "table": TABLE,
 }
+
+Given = Mapping[str, Any]
+"""Data that are handed over in Python: ``train`` and, optionally, ``valid``, ``test`` and ``classes``."""
+
+GIVEN = "given"
+"""The name of data that are handed over in Python."""
+
+
+def ensure(name: str, root: str | Path, *, verify: bool = True) -> None:
+    """Fetch into ``root`` what is missing of a data set, and check its files; nothing is kept in memory.
+
+    Raises DataError if files are missing and can't be fetched, or are damaged.
+    """
+    source = source_of(name)
+    if source.ensure is not None:
+        source.ensure(_place(root, verify=verify))
 
 
 def load(
@@ -95,50 +62,91 @@ def load(
     valid_examples: int | None = None,
     test_examples: int | None = None,
     normalize: str = "none",
+    cache: str = "auto",
+    verify: bool = True,
+    sketch: bool = False,
+    given: Given | None = None,
     **options: Any,
 ) -> Splits:
     """Return the splits of the data set ``name`` (a key of SOURCES), read from or fetched into ``root``.
 
-    Validation is the last ``valid_examples`` of the training examples (None: the data set's custom; 0:
-    no such split); training is the first ``train_examples`` of the others and test the first
-    ``test_examples`` (None: all). ``normalize="standardize"`` takes off the mean of each channel and
-    divides by its deviation, both of the training split; "none" leaves pixels in [0, 1]. ``options``
-    belong to the source, as ``examples``, ``shape`` and ``classes`` do to "synthetic".
+    Validation is the last ``valid_examples`` of the training examples (None: the data set's custom; 0: no
+    such split), or the first ones of a validation split that the data set has itself (None: all); training
+    is the first ``train_examples`` of the others and test the first ``test_examples`` (None: all).
+    ``normalize="standardize"`` takes off the mean of each channel and divides by its deviation, both of the
+    training split; "none" leaves pixels in [0, 1]. ``cache`` and ``verify`` are as in ``Place``. ``sketch``
+    is for checks: the right shapes and sizes without the contents, nothing is fetched, and no more is read
+    than shows that no channel is constant where they are to be standardized. ``given`` are data that were
+    handed over in Python (``given_source``), for the name GIVEN. ``options`` belong to the source, as
+    ``examples``, ``shape`` and ``classes`` do to "synthetic".
 
     Raises ConfigError for an unknown name, option or value; DataError if files are missing and can't be
     fetched, are damaged, or hold fewer examples than asked for.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"data.name={name}: must be one of {', '.join(SOURCES)}")
+    source = source_of(name) if given is None else given_source(given)
     if normalize not in ("none", "standardize"):
         raise ConfigError(f"data.normalize={normalize}: must be none or standardize")
-    _check_options(name, options)
-    pool = SOURCES[name](Path(root).expanduser().resolve(), **options)
+    source.check(name, options)
+    place = _place(root, cache, verify=verify)
+    inspected = sketch and normalize == "standardize" and source.unknown(place)
+    if inspected:  # row by row, where the source can
+        place = replace(place, cache="none")
+    pool = (source.sketch if source.sketch and sketch and not inspected else source.load)(place, **options)
     splits = _cut(name, pool, train_examples, valid_examples, test_examples)
-    return _standardized(splits) if normalize == "standardize" else splits
+    if inspected:
+        splits.train.check_varies()
+        return _hollow(splits)
+    return _standardized(splits) if normalize == "standardize" and not sketch else splits
 
 
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(SOURCES[name]).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            has = f"has {', '.join(known)}" if known else "has no options"
-            raise ConfigError(f"data.{option}: not an option of data.name={name}, which {has}")
+def _place(root: str | Path, cache: str = "auto", *, verify: bool) -> Place:
+    return Place(Path(expanded("data.root", root)).resolve(), cache, verify)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a source has all of the ``options``.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    source_of(name).check(name, options)
+
+
+def source_of(name: str) -> Source:
+    """Return the data set of a name, or behind an import path.
+
+    Raises:
+        ConfigError: there is none; or its function can't be imported.
+    """
+    if ":" in name:
+        return function_source(name)
+    if name == GIVEN:
+        text = f"data.name={GIVEN}: such data are handed over in Python: train(config, data=...), or resume"
+        raise ConfigError(f"{text}; without Python, name a function: data.name=package.module:function")
+    if name not in SOURCES:
+        raise ConfigError(f"data.name={name}: must be one of {', '.join(SOURCES)}, {OneOf.IMPORTED}")
+    return SOURCES[name]
 
 
 def _cut(name: str, pool: Pool, train: int | None, valid: int | None, test: int | None) -> Splits:
-    total = len(pool.training)
-    valid = _size(name, "valid_examples", valid, pool.valid_examples, least=0, most=total - 1)
-    rest = total - valid
+    total, own = len(pool.training), pool.valid
+    if own is None:
+        valid = _size(name, "valid_examples", valid, pool.valid_examples, least=0, most=total - 1)
+        own, rest = pool.training.part(total - valid, total), total - valid
+    else:
+        valid = _size(name, "valid_examples", valid, len(own), least=0, most=len(own))
+        own, rest = own.part(0, valid), total
     train = _size(name, "train_examples", train, rest, least=1, most=rest)
     test = _size(name, "test_examples", test, len(pool.test), least=1, most=len(pool.test))
     return Splits(
         train=pool.training.part(0, train),
-        valid=pool.training.part(rest, total) if valid else None,
+        valid=own if valid else None,
         test=pool.test.part(0, test),
         classes=pool.classes,
         shape=pool.training.shape,
+        names=pool.names,
+        fingerprint=pool.fingerprint,
+        notes=pool.notes,
     )
 
 
@@ -152,12 +160,21 @@ def _size(name: str, key: str, asked: int | None, usual: int, *, least: int, mos
     return size
 
 
+def _hollow(splits: Splits) -> Splits:
+    """Return the same sizes without the contents."""
+    return replace(
+        splits,
+        train=splits.train.hollow(),
+        valid=splits.valid.hollow() if splits.valid else None,
+        test=splits.test.hollow(),
+    )
+
+
 def _standardized(splits: Splits) -> Splits:
     mean, deviation = splits.train.statistics()
-    return Splits(
+    return replace(
+        splits,
         train=splits.train.standardized(mean, deviation),
         valid=splits.valid.standardized(mean, deviation) if splits.valid else None,
         test=splits.test.standardized(mean, deviation),
-        classes=splits.classes,
-        shape=splits.shape,
     )

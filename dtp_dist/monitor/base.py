@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dtp_dist.errors import CheckpointError
+from dtp_dist.storage.files import unwritable
+from dtp_dist.system.interruption import held
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ def writing(path: Path) -> Iterator[None]:
     """Turn a failure to write ``path`` (no space, no right) into one line that names it.
 
     Raises:
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{path}: can't be written ({error.strerror}); make room and resume") from None
+        raise unwritable(path, error) from None
 
 
 class Monitor(ABC):
@@ -53,6 +54,10 @@ class Monitor(ABC):
     @abstractmethod
     def write(self, line: Line) -> None:
         """Take one line."""
+
+    def say(self, text: str) -> None:
+        """Take what the run is waiting for while it starts."""
+        del text  # most don't care
 
     @abstractmethod
     def close(self) -> None:
@@ -79,10 +84,22 @@ class Monitors:
         """Tell an event."""
         self._write(Line(step, epoch, self.seconds, {}, name, details))
 
+    @held()
+    def say(self, text: str) -> None:
+        """Tell what the run is waiting for while it starts: for whoever watches, it is kept nowhere."""
+        for monitor in self._monitors:
+            monitor.say(text)
+
+    def add(self, monitor: Monitor) -> None:
+        """Let one more listen from now on."""
+        self._monitors.append(monitor)
+
+    @held()
     def _write(self, line: Line) -> None:
         for monitor in self._monitors:
             monitor.write(line)
 
+    @held()
     def close(self) -> None:
         """Finish all."""
         for monitor in self._monitors:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import mmap
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dtp_dist.monitor.base import Line, Monitor, writing
+from dtp_dist.text.foreign import open_log
 
 
 class MetricsLog(Monitor):
-    """Appends each line at once, so that a killed run keeps what it measured; never leaves half a line."""
+    """Appends each line at once, so that a killed run keeps what it measured; never leaves half a line.
+
+    One that an earlier process left is ended or cut off before anything is appended.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        with writing(path):
+            self._file = open_log(path)
+            self._end_last_line()
 
     def write(self, line: Line) -> None:
         """Append the line; ``details`` and values lie beside ``step``, ``epoch`` and ``time``."""
@@ -26,6 +33,21 @@ class MetricsLog(Monitor):
         record.update({name: float(f"{value:.6g}") for name, value in line.values.items()})
         with writing(self._path):
             self._append((json.dumps(record) + "\n").encode())
+
+    def _end_last_line(self) -> None:
+        """End the last line of an earlier attempt if nothing but its end is missing, else cut it off."""
+        if not self._file.tell():
+            return
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            whole = content.rfind(b"\n") + 1
+            rest = content[whole:]
+        if not rest:
+            return
+        if _is_record(rest):
+            self._file.write(b"\n")
+        else:
+            self._file.truncate(whole)
+            self._file.seek(whole)
 
     def _append(self, data: bytes) -> None:
         whole = self._file.tell()
@@ -41,3 +63,10 @@ class MetricsLog(Monitor):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_record(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

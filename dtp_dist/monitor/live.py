@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dtp_dist.monitor.base import Line
+from dtp_dist.text.measures import MEASURES, SPLITS, chief_metric
+from dtp_dist.text.numbers import percent, short, whole
 
 ROWS = 16
 OTHER_LINES = 5  # of the view: the head, the totals, and a free one
-BAR, LONG_BAR = 20, 16
-ERRORS = ("train", "valid", "test")
+BAR, LONG_BAR = 16, 16
 
 
 class View:
@@ -35,6 +36,11 @@ class View:
         self._line: Line | None = None
         self._first: Line | None = None
         self._minibatch = 0
+        self._doing = "starting"
+
+    def say(self, text: str) -> None:
+        """Remember what is waited for, until the stages have started."""
+        self._doing = text
 
     def take(self, line: Line) -> None:
         """Remember what a line says; values of an earlier one stay until they are measured again."""
@@ -42,7 +48,7 @@ class View:
             ends = [0, *accumulate(line.details.get("partition", ()))]
             self._stages = [range(low + 1, high + 1) for low, high in pairwise(ends)]
             self._virtual = line.details.get("virtual", False)
-            self._first = None
+            self._first, self._doing = None, ""
         if line.event is not None:
             return
         self._values = {**self._values, **line.values}
@@ -60,6 +66,7 @@ class View:
         table.add_column("layers", no_wrap=True)
         table.add_column("busy", no_wrap=True)
         table.add_column("", justify="right", no_wrap=True, min_width=5)
+        table.add_column("waits", justify="right", no_wrap=True)
         table.add_column("minibatch", justify="right", no_wrap=True)
         table.add_column("inverse loss", justify="right", no_wrap=True)
         count = len(self._stages)
@@ -73,15 +80,18 @@ class View:
     def _row(self, stages: range) -> Sequence[RenderableType]:
         """Return the cells of a stage, or of several in one row, by their means."""
         layers = range(self._stages[stages[0]][0], self._stages[stages[-1]][-1] + 1)
-        busy = _mean(self._values, [f"stage/{stage}/busy" for stage in stages])
+        busy, waits = (
+            _mean(self._values, [f"stage/{stage}/{name}" for stage in stages]) for name in ("busy", "waiting")
+        )
         inverse = _mean(self._values, [f"layer/{layer}/inverse_loss" for layer in layers])
         return (
             _span(stages) if len(stages) == 1 else f"... {_span(stages)}",
             _span(layers),
             ProgressBar(total=1.0, completed=busy or 0.0, width=BAR),
-            "-" if busy is None else f"{100 * busy:.0f} %",
+            _percent(busy),
+            _percent(waits),
             str(self._minibatch),
-            "-" if inverse is None else f"{inverse:.4g}",
+            "-" if inverse is None else short(inverse),
         )
 
     def _progress(self) -> Table:
@@ -103,16 +113,31 @@ class View:
         return f"{timedelta(seconds=max(0, round(seconds)))} left"
 
     def _totals(self) -> Text:
-        values, said = self._values, []
-        if "train_loss" in values:
-            said.append(f"train loss {values['train_loss']:.4f}")
-        errors = [f"{split} {values[f'{split}_error']:.2f}" for split in ERRORS if f"{split}_error" in values]
-        if errors:
-            said.append(f"error % {' '.join(errors)}")
-        if "samples_per_second" in values:
-            said.append(f"{values['samples_per_second']:.0f} samples/s")
-        nothing = "no metrics yet" if self._stages else "starting"
-        return Text(", ".join(said) or nothing, no_wrap=True, overflow="ellipsis")
+        said = []
+        loss, speed = self._newest("train_loss"), self._newest("samples_per_second")
+        if loss is not None:
+            said.append(f"train loss {short(loss)}")
+        said += self._metric()
+        if speed is not None:
+            said.append(f"{whole(speed)} samples/s")
+        return Text(self._doing or ", ".join(said) or "no metrics yet", no_wrap=True, overflow="ellipsis")
+
+    def _metric(self) -> Iterator[str]:
+        """Yield the run's chief metric of each split that has one."""
+        name = chief_metric(self._values)
+        measure, known = MEASURES[name], {split: self._newest(f"{split}_{name}") for split in SPLITS}
+        shown = [f"{split} {measure.bare(value)}" for split, value in known.items() if value is not None]
+        if shown:
+            yield f"{measure.title}{' %' if measure.percent else ''} {' '.join(shown)}"
+
+    def _newest(self, name: str) -> float | None:
+        """Return a value since the last line, else its mean of the epoch or of the run so far."""
+        names = (name, f"{name}_of_epoch", f"{name}_so_far")
+        return next((self._values[each] for each in names if each in self._values), None)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else percent(share)
 
 
 def _span(numbers: range) -> str:

@@ -2,7 +2,7 @@
 
 A row a stage, a bar an action, an arrow a message from the action that sent it to the one that needed it. A
 stage that waits draws nothing: waiting is the gaps. How long a gap's wait for a message or for room to send
-one took is in ``waited_ms`` and ``send_ms`` of the action beside it.
+one took is in ``waited_ms`` and ``send_ms`` of the action beside it. Programs read what it is from ``kind``.
 """
 
 from __future__ import annotations
@@ -14,28 +14,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dtp_dist.charts.palette import CHROME
 from dtp_dist.monitor.base import writing
 from dtp_dist.runtime.layout import Layout
-from dtp_dist.runtime.segment import Span
+from dtp_dist.schedule import ACTIONS, MESSAGES, RECEIVING, SENDING, Activity, Kind, Span
 
 MICROSECONDS, MILLISECONDS = 1e6, 1e3
-COLOURS = {
-    "forward": "rail_response",
-    "inverse": "rail_idle",
-    "target": "rail_animation",
-    "update": "rail_load",
-}
-"""chrome://tracing's names of blue, orange, red and green; Perfetto colours bars by their own names."""
-
-OTHER = "grey"
 SAME_CLOCK = 1e-5  # seconds by which a message may seem to come before it was sent
 WITHIN = 1e-9  # seconds; an arrow's end belongs to the bar that it lies in
 
 
 class Arrow(NamedTuple):
-    """A message: the stage and the action that sent it, and those that received it."""
+    """A message: the stage and the action that sent it, and those that received it; both are of ``kind``."""
 
-    kind: str
+    kind: Kind
     source: int
     sent: Span
     target: int
@@ -61,7 +53,7 @@ def write_trace(
         virtual: the stages slept instead of computing.
 
     Raises:
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     aligned = on_one_clock(_last(stages, minibatches))
     start = min((span.start for spans in aligned for span in spans), default=0.0)
@@ -96,21 +88,18 @@ def arrows(stages: Sequence[Sequence[Span]]) -> Iterator[Arrow]:
     """
     acts = [_acts(spans) for spans in stages]
     for below in range(len(stages) - 1):
-        for kind, name, source, target in (
-            ("activation", "forward", below, below + 1),
-            ("target", "target", below + 1, below),
-        ):
-            sent, received = acts[source][name], acts[target][name]
+        for kind, source, target in ((Kind.FORWARD, below, below + 1), (Kind.TARGET, below + 1, below)):
+            sent, received = acts[source][ACTIONS[kind]], acts[target][ACTIONS[kind]]
             for minibatch in sorted(sent.keys() & received.keys()):
                 pairs = zip(reversed(sent[minibatch]), reversed(received[minibatch]), strict=False)
                 yield from (Arrow(kind, source, first, target, second) for first, second in pairs)
 
 
-def _acts(spans: Sequence[Span]) -> dict[str, dict[int, list[Span]]]:
-    """Return the actions of a stage by name and minibatch, in order."""
-    found: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
+def _acts(spans: Sequence[Span]) -> dict[Activity, dict[int, list[Span]]]:
+    """Return what a stage did by activity and minibatch, in order."""
+    found: dict[Activity, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
     for span in spans:
-        found[span.name][span.minibatch].append(span)
+        found[span.activity][span.minibatch].append(span)
     return found
 
 
@@ -123,12 +112,12 @@ def on_one_clock(stages: Sequence[Sequence[Span]]) -> list[list[Span]]:
     for below, above in pairwise(stages):
         earliest, latest = float("-inf"), float("inf")
         for arrow in arrows([below, above]):
-            if arrow.kind == "activation":
+            if arrow.kind is Kind.FORWARD:
                 earliest = max(earliest, arrow.sent.end - arrow.received.start)
             else:
                 latest = min(latest, arrow.received.start - arrow.sent.end)
         shift += _offset(earliest, latest)
-        moved.append([_moved(span, shift) for span in above])
+        moved.append([span.moved(shift) if shift else span for span in above])
     return moved
 
 
@@ -140,45 +129,36 @@ def _offset(least: float, most: float) -> float:
     return sum(known) / len(known)
 
 
-def _moved(span: Span, seconds: float) -> Span:
-    return Span(span.name, span.minibatch, span.start + seconds, span.end + seconds) if seconds else span
-
-
 def _about(stage: int, what: str, **args: Any) -> dict[str, Any]:
     return {"ph": "M", "pid": 0, "tid": stage, "name": what, "args": args}
 
 
 def _bars(stage: int, spans: Sequence[Span], start: float, layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield the actions of a stage; a wait goes to the action after it, a send to the one before it."""
-    layers = layout.layers(stage)
     waited = 0.0
     bar: dict[str, Any] | None = None
     for span in spans:
-        took = span.end - span.start
-        if span.name.startswith("wait"):
-            waited = took
-        elif span.name.startswith("send"):
+        if span.activity in RECEIVING.values():
+            waited = span.seconds
+        elif span.activity in SENDING.values():
             if bar is not None:
-                bar["args"]["send_ms"] = round(took * MILLISECONDS, 4)
+                bar["args"]["send_ms"] = _milliseconds(span.seconds)
         else:
             if bar is not None:
                 yield bar
-            args: dict[str, Any] = {"minibatch": span.minibatch, "layers": f"{layers[0]}-{layers[-1]}"}
+            bar = _bar(stage, span, start, layout)
             if waited:
-                args["waited_ms"], waited = round(waited * MILLISECONDS, 4), 0.0
-            bar = {
-                "ph": "X",
-                "pid": 0,
-                "tid": stage,
-                "name": span.name,
-                "cat": "action",
-                "cname": COLOURS.get(span.name, OTHER),
-                "ts": _microseconds(span.start - start),
-                "dur": _microseconds(took),
-                "args": args,
-            }
+                bar["args"]["waited_ms"], waited = _milliseconds(waited), 0.0
     if bar is not None:
         yield bar
+
+
+def _bar(stage: int, span: Span, start: float, layout: Layout) -> dict[str, Any]:
+    layers = layout.layers(stage)
+    args = {"kind": span.activity, "minibatch": span.minibatch, "layers": f"{layers[0]}-{layers[-1]}"}
+    place = {"ts": _microseconds(span.start - start), "dur": _microseconds(span.seconds)}
+    look = {"name": span.activity, "cat": "action", "cname": CHROME[span.activity]}
+    return {"ph": "X", "pid": 0, "tid": stage, **look, **place, "args": args}
 
 
 def _ends(number: int, arrow: Arrow, start: float) -> Iterator[dict[str, Any]]:
@@ -186,10 +166,15 @@ def _ends(number: int, arrow: Arrow, start: float) -> Iterator[dict[str, Any]]:
     sent, received = arrow.sent, arrow.received
     leaves = max(sent.start, sent.end - WITHIN)
     for phase, stage, when in (("s", arrow.source, leaves), ("f", arrow.target, received.start)):
-        end = {"ph": phase, "pid": 0, "tid": stage, "name": arrow.kind, "cat": "message", "id": number}
-        end |= {"ts": _microseconds(when - start), "args": {"minibatch": sent.minibatch}}
+        name = MESSAGES[arrow.kind]
+        end = {"ph": phase, "pid": 0, "tid": stage, "name": name, "cat": "message", "id": number}
+        end |= {"ts": _microseconds(when - start), "args": {"kind": name, "minibatch": sent.minibatch}}
         yield end | ({"bp": "e"} if phase == "f" else {})
 
 
 def _microseconds(seconds: float) -> float:
     return round(seconds * MICROSECONDS, 3)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * MILLISECONDS, 4)

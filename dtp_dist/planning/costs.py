@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -76,9 +76,9 @@ class Costs:
         return sum(sum(self.stage(phase, layers, in_flight).values()) for phase in self.phases)
 
 
-def training_phases(alternate: str, rule: Rule) -> tuple[Phase, ...]:
-    """Return the phases that a minibatch of training goes through (``rule.alternate``)."""
-    if alternate == "minibatch":
+def training_phases(update_order: str, rule: Rule) -> tuple[Phase, ...]:
+    """Return the phases that a minibatch of training goes through (``rule.update_order``)."""
+    if update_order == "minibatch":
         return (Phase.BOTH,)
     return (Phase.INVERSE, Phase.FORWARD) if rule.learned_inverses() else (Phase.FORWARD,)
 
@@ -90,7 +90,7 @@ def estimated_costs(
     batch_size: int,
     phases: Iterable[Phase] = (Phase.BOTH,),
 ) -> Costs:
-    """Return the layers' costs as ``layer_work`` counts them; the same network always gives the same."""
+    """Return the layers' costs as ``action_work`` counts them; the same network always gives the same."""
     work = action_work(layers, shapes, rule, batch_size)
     return Costs({phase: {kind: work[kind] for kind in KINDS[phase]} for phase in phases})
 
@@ -113,11 +113,13 @@ def given_costs(
     return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, source="virtual")
 
 
-def layer_work(
-    layers: Sequence[LayerOptions], shapes: Sequence[Shape], rule: Rule, batch_size: int
-) -> list[float]:
-    """Return the work of each layer per minibatch, in floating-point operations: F, I, T and U together."""
-    return [sum(each) for each in zip(*action_work(layers, shapes, rule, batch_size).values(), strict=True)]
+def without_inverses(costs: Costs) -> Costs:
+    """Return the same costs where inverse updates cost nothing."""
+    phases = {
+        phase: {kind: [0.0] * costs.layers if kind is Kind.INVERSE else each for kind, each in times.items()}
+        for phase, times in costs.phases.items()
+    }
+    return replace(costs, phases=phases)
 
 
 def action_work(
@@ -133,16 +135,25 @@ def action_work(
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     inverses, learned = rule.inverses(), rule.learned_inverses()
     for index, options in enumerate(layers, 1):
-        f, g = (
-            batch_size * (work + ELEMENT_WORK * prod(shapes[side])) + CALL_WORK
-            for work, side in zip(options.work(shapes[index - 1]), (index, index - 1), strict=True)
-        )
         step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
-        if not step:
-            f = g = 0.0
+        f, g = _map_work(options, shapes[index - 1], batch_size)
         iterations = options.inverse.iterations if index in learned else 0
         target = 2 * g if index in inverses else f if index > 1 else 0.0
         inverse = iterations * (rule.inverse_work(f, g, affine=options.affine_inverse) + step)
         for kind, work in zip(Kind, (f, inverse, target, f + step), strict=True):
             found[kind].append(work)
     return found
+
+
+def _map_work(options: LayerOptions, shape: Shape, batch_size: int) -> tuple[float, float]:
+    """Return the work of one f and of one g on a minibatch, in floating-point operations."""
+    if not options.parameters(shape):
+        return 0.0, 0.0
+    parts = [_map_work(part.options, part.input_shape, batch_size) for part in options.parts(shape)]
+    products = (0.0, 0.0) if parts else options.work(shape)
+    results = (options.output_shape(shape), shape)
+    f, g = (
+        batch_size * (work + ELEMENT_WORK * prod(result)) + CALL_WORK
+        for work, result in zip(products, results, strict=True)
+    )
+    return f + sum(each for each, _ in parts), g + sum(each for _, each in parts)

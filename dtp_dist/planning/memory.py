@@ -11,12 +11,11 @@ from torch import nn
 
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
-from dtp_dist.algorithm.optimizers import OptimizerOptions
-from dtp_dist.config import Config, shapes_of
+from dtp_dist.algorithm.optimizers.base import OptimizerOptions
+from dtp_dist.config import Config, most_label_bytes, shapes_of
 from dtp_dist.schedule import delay, effective_in_flight, window
 
 WEIGHT_BYTES = 4  # weights and optimizers are float32
-LABEL_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Memory:
 def stage_memory(config: Config, layers: range, stage: int, stages: int) -> Memory:
     """Return what ``layers`` (0-based) take as stage ``stage`` of ``stages``."""
     options, shapes = config.model.options, shapes_of(config)
-    rule = config.rule.build(len(options))
+    rule = config.build_rule()
     depth = effective_in_flight(stages, config.parallel.in_flight)
     late = delay(stage, stages, depth) > 0
     ahead = late and config.optimizer.at_depth(depth).lookahead > 0
@@ -63,10 +62,14 @@ def stage_memory(config: Config, layers: range, stage: int, stages: int) -> Memo
 def _activation_bytes(
     config: Config, shapes: Sequence[Shape], layers: range, stage: int, stages: int, depth: int
 ) -> int:
-    """Return input and outputs of all layers for every minibatch in flight, and one displacement of each."""
+    """Return what all layers keep for every minibatch in flight, and one displacement of each.
+
+    That is their inputs and outputs, and what layers inside layers give.
+    """
     number = getattr(torch, config.train.dtype).itemsize
     outputs = sum(prod(shapes[index + 1]) for index in layers)
-    flight = (prod(shapes[layers.start]) + outputs) * number + LABEL_BYTES
+    inside = sum(config.model.options[index].kept(shapes[index]) for index in layers)
+    flight = (prod(shapes[layers.start]) + outputs + inside) * number + most_label_bytes(config)
     in_flight = window(stage, stages, depth)
     return int(config.data.batch_size * (flight * in_flight + outputs * number))
 
@@ -77,9 +80,9 @@ def _parameter_bytes(options: LayerOptions, shape: Shape) -> int:
 
 def _state_tensors(options: OptimizerOptions) -> int:
     """Return how many tensors of a parameter's size an optimizer keeps, found by one step of it."""
-    parameter = nn.Parameter(torch.zeros(2))
+    parameter = nn.Parameter(torch.zeros(2, 2))
     optimizer = options.build([parameter])
-    parameter.grad = torch.zeros(2)
+    parameter.grad = torch.zeros(2, 2)
     optimizer.step()
     state = optimizer.state.get(parameter, {})
     return sum(1 for value in state.values() if getattr(value, "shape", None) == parameter.shape)

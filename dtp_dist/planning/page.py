@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from dtp_dist.charts.palette import COLOURS
+from dtp_dist.charts.style import PICTURES
+from dtp_dist.charts.svg import Block, svg, text, timeline
 from dtp_dist.planning.plan import Plan
-from dtp_dist.planning.simulate import NANOSECONDS, SpanTuple
-from dtp_dist.planning.words import Cells, count_table, heading, number, remarks, stage_table
-from dtp_dist.report.stages import COLOURS
-from dtp_dist.report.style import PICTURES
-from dtp_dist.report.svg import Block, svg, text, timeline
-from dtp_dist.schedule import ACTION_NAMES, Kind
+from dtp_dist.planning.simulate import NANOSECONDS
+from dtp_dist.planning.text import Cells, count_table, heading, remarks, stage_table
+from dtp_dist.schedule import ACTIONS, Kind, Span
+from dtp_dist.text.numbers import short
 
 WIDTH, ROW, MARGIN = 1120, 24, 110  # pixels of a picture; MARGIN for the names on the left
 MOST_ROWS, MOST_MINIBATCHES, EXTRA = 32, 16, 4
@@ -40,7 +41,7 @@ def plan_page(plan: Plan) -> str:
     parts = [
         f"<h1>Plan of {name}</h1>",
         f"<p>{escape(heading(plan))}</p>",
-        f"<p>Cut into {plan.stages} stage(s): <code>{escape(first)}</code></p>",
+        f"<p>Fastest with {plan.stages} stage(s): <code>{escape(first)}</code></p>",
         *_section(*count_table(plan)),
         *_section(*stage_table(plan)),
         "<h2>Where a minibatch's time goes</h2>",
@@ -72,13 +73,13 @@ def _section(title: str, cells: Cells) -> Iterator[str]:
 def _key() -> str:
     names = (
         f'<span><i style="background:{_colour(kind)}"></i>{kind} {name}</span>'
-        for kind, name in ACTION_NAMES.items()
+        for kind, name in ACTIONS.items()
     )
     return f'<p class="key">{"".join(names)}</p>'
 
 
 def _colour(kind: Kind) -> str:
-    return COLOURS[ACTION_NAMES[kind]]
+    return COLOURS[ACTIONS[kind]]
 
 
 def _bars(plan: Plan) -> str:
@@ -93,7 +94,7 @@ def _bars(plan: Plan) -> str:
         for kind, seconds in actions.items():
             width = seconds * scale
             place = f'x="{left:.2f}" y="{top + 2}" width="{max(width, 0.3):.2f}" height="{ROW - 4}"'
-            said = f"stage {stage}, {ACTION_NAMES[kind]}: {_amount(plan, seconds)}"
+            said = f"stage {stage}, {ACTIONS[kind]}: {_amount(plan, seconds)}"
             shapes.append(f'<rect {place} fill="{_colour(kind)}"><title>{said}</title></rect>')
             left += width
         shapes.append(text(left + 6, top + 16, _amount(plan, sum(actions.values()))))
@@ -117,17 +118,19 @@ def _timelines(plan: Plan) -> Iterator[str]:
         yield _left_out(plan)
 
 
-def _blocks(plan: Plan, stage: int, spans: Sequence[SpanTuple]) -> Iterator[Block]:
-    kinds = {name: kind for kind, name in ACTION_NAMES.items()}
-    for name, minibatch, begun, ended in spans:
-        if name in kinds and ended > begun:
-            said = f"stage {stage}, {name}, minibatch {minibatch}: {_amount(plan, ended - begun)}"
-            start, end = plan.amount(begun), plan.amount(ended)
-            yield Block(start, end, _colour(kinds[name]), said, f"{kinds[name]}{minibatch}")
+def _blocks(plan: Plan, stage: int, spans: Sequence[Span]) -> Iterator[Block]:
+    for span in spans:
+        kind = span.activity.kind
+        if kind and span.seconds > 0:
+            said = (
+                f"stage {stage}, {span.activity}, minibatch {span.minibatch}: {_amount(plan, span.seconds)}"
+            )
+            start, end = plan.amount(span.start), plan.amount(span.end)
+            yield Block(start, end, _colour(kind), said, f"{kind}{span.minibatch}")
 
 
 def _amount(plan: Plan, seconds: float) -> str:
-    return f"{number(plan.amount(seconds))} {plan.unit}"
+    return f"{short(plan.amount(seconds))} {plan.unit}"
 
 
 def _stage_name(plan: Plan, stage: int) -> str:

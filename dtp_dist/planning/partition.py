@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
 
 import numpy as np
 
 
-def balanced_partition(costs: Sequence[float], stages: int) -> list[int]:
+def cheapest_partition(cost: Callable[[range], float], layers: int, stages: int) -> list[int]:
     """Return how many layers each of ``stages`` stages gets, bottom first, at least one each.
 
     Minimizes the cost of the costliest stage; among equals, the later stages are as cheap as possible.
 
     Args:
-        costs: cost of each layer, any unit.
-        stages: between 1 and ``len(costs)``.
-
-    Raises:
-        ValueError: ``stages`` is out of range.
-    """
-    total = [0.0, *accumulate(costs)]
-    return cheapest_partition(lambda layers: total[layers.stop] - total[layers.start], len(costs), stages)
-
-
-def cheapest_partition(cost: Callable[[range], float], layers: int, stages: int) -> list[int]:
-    """Return the same where ``cost`` gives that of a stage of some layers (0-based).
+        cost: of a stage of some layers (0-based), any unit.
+        stages: between 1 and ``layers``.
 
     Raises:
         ValueError: ``stages`` is out of range.

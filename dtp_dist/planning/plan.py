@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,17 @@ from dtp_dist.config import Config
 from dtp_dist.planning.memory import Memory, stage_memory
 from dtp_dist.planning.predict import FLOPS, Pipeline, Prediction, best_partition, predict, timing_of
 from dtp_dist.planning.simulate import Simulation, simulate
-from dtp_dist.schedule import Kind, Phase, Schedule
+from dtp_dist.schedule import Kind, Phase, Schedule, draw
 
 DRAWN_STAGES, DRAWN_MINIBATCHES = 8, 6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Predictions by number of stages, and the one that was asked for in detail.
+    """Predictions by number of stages, and the fastest of them in detail.
 
     Attributes:
+        stages: the number of stages that is fastest, the least of equals.
         memory: of each stage of the chosen prediction.
     """
 
@@ -31,7 +32,7 @@ class Plan:
 
     @property
     def chosen(self) -> Prediction:
-        """The prediction in detail."""
+        """The fastest prediction."""
         return self.predictions[self.stages]
 
     @property
@@ -54,7 +55,7 @@ class Plan:
         stages = min(self.stages, DRAWN_STAGES)
         phases = self.pipeline.costs.phases
         drawn = [
-            Schedule(stages, range(DRAWN_MINIBATCHES), self.chosen.in_flight, phase).draw()
+            draw(Schedule(stages, range(DRAWN_MINIBATCHES), self.chosen.in_flight, phase).rows())
             for phase in phases
         ]
         return "\n\n".join(drawn)
@@ -72,13 +73,11 @@ class Plan:
         }
 
 
-def make_plan(
-    config: Config, pipeline: Pipeline, counts: Sequence[int], stages: int, *, keep: int = 0
-) -> Plan:
-    """Return the plan for some numbers of stages, with ``stages`` of them in detail.
+def make_plan(config: Config, pipeline: Pipeline, counts: Iterable[int], *, keep: int = 0) -> Plan:
+    """Return the plan for some numbers of stages, with the fastest in detail, the least of equals.
 
     A partition that the configuration names is taken where it has that many stages. ``keep``: minibatches of
-    the simulations' ends whose spans are kept.
+    the chosen simulations' ends whose spans are kept.
     """
     named = config.parallel.partition
     in_flight = config.parallel.in_flight
@@ -86,7 +85,10 @@ def make_plan(
     for count in counts:
         given = named if named is not None and len(named) == count else None
         partition = given or best_partition(pipeline.costs, count, in_flight)
-        predictions[count] = predict(pipeline, partition, in_flight, keep=keep if count == stages else 0)
+        predictions[count] = predict(pipeline, partition, in_flight)
+    stages = min(predictions, key=lambda count: (predictions[count].period, count))
+    if keep:
+        predictions[stages] = predict(pipeline, predictions[stages].partition, in_flight, keep=keep)
     memory = [
         stage_memory(config, layers, stage, stages) for stage, layers in enumerate(predictions[stages].layers)
     ]

@@ -40,20 +40,20 @@ class LinkModel:
         """Return the seconds that each end is busy with a message."""
         return self.overhead + size / self.copying
 
-    def passage(self, size: int) -> float:
-        """Return the seconds from the end of an action above or below to the start of the one it feeds."""
-        return self.latency + size / self.bandwidth + 2 * self.handling(size)
-
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a prediction starts from: costs of the layers, of their messages, and of backpropagation's."""
+    """What a prediction starts from: what the layers and their messages cost.
+
+    Attributes:
+        backprop: the same layers learning by backpropagation; None where they do.
+    """
 
     costs: Costs
-    backprop: Costs
     link: LinkModel
     messages: MessageBytes
     batch_size: int
+    backprop: Pipeline | None = None
 
     @property
     def unit(self) -> float:
@@ -72,8 +72,8 @@ class Prediction:
         period: from one minibatch to the next, the pipeline being full.
         idle: share of the stages' time in which they do not compute.
         speed_up: over one stage; bound: what the costliest stage would allow at most.
-        exact, backprop: one step with one minibatch in flight, of this rule and of backpropagation (all
-            forwards, then all that goes back), cut alike.
+        exact, backprop: one step with one minibatch in flight, of this rule and of backpropagation, cut alike
+            and with the same order of actions.
         simulations: of each phase.
     """
 
@@ -120,20 +120,15 @@ def predict(pipeline: Pipeline, partition: Sequence[int], in_flight: int, *, kee
     depth = effective_in_flight(stages, in_flight)
     count = min(MOST, max(FEWEST, PER_STAGE * stages))
     layers = stage_layers(partition)
-    simulations, exact, slowest = {}, 0.0, 0.0
+    simulations, slowest = {}, 0.0
     for phase in costs.phases:
         timing = timing_of(pipeline, layers, depth, phase)
         simulations[phase] = simulate(Schedule(stages, range(count), depth, phase), timing, keep=keep)
-        alone = timing_of(pipeline, layers, 1, phase)
-        exact += simulate(Schedule(stages, range(FEWEST), 1, phase), alone).period
         slowest += max(sum(costs.stage(phase, each, depth).values()) for each in layers) * unit
     period = sum(each.period for each in simulations.values())
     busy = [costs.total(each, depth) * unit for each in layers]
     whole = range(costs.layers)
-    one = sum(
-        simulate(Schedule(1, range(FEWEST), 1, phase), timing_of(pipeline, [whole], 1, phase)).period
-        for phase in costs.phases
-    )
+    one = _exact_step(pipeline, [whole])
     received, sent = _bytes(pipeline, layers)
     return Prediction(
         partition=tuple(partition),
@@ -145,9 +140,17 @@ def predict(pipeline: Pipeline, partition: Sequence[int], in_flight: int, *, kee
         idle=1.0 - sum(busy) / len(busy) / period if period else 0.0,
         speed_up=one / period if period else 1.0,
         bound=costs.total(whole, 1) * unit / slowest if slowest else 1.0,
-        exact=exact,
-        backprop=_backprop(pipeline, layers),
+        exact=_exact_step(pipeline, layers),
+        backprop=_exact_step(pipeline.backprop or pipeline, layers),
         simulations=simulations,
+    )
+
+
+def _exact_step(pipeline: Pipeline, layers: Sequence[range]) -> float:
+    """Return the seconds of a step with one minibatch in flight, over all phases."""
+    return sum(
+        simulate(Schedule(len(layers), range(FEWEST), 1, phase), timing_of(pipeline, layers, 1, phase)).period
+        for phase in pipeline.costs.phases
     )
 
 
@@ -198,11 +201,3 @@ def _bytes(pipeline: Pipeline, layers: Sequence[range]) -> tuple[list[int], list
                 sent[stage + 1] += down
                 received[stage] += down
     return received, sent
-
-
-def _backprop(pipeline: Pipeline, layers: Sequence[range]) -> float:
-    """Return a step of backpropagation: F through all stages, then T and U in each before the one below."""
-    costs = pipeline.backprop
-    total = sum(costs.total(of, 1) + 3 * costs.turn for of in layers) * pipeline.unit
-    sizes = [pipeline.messages(of.stop, Phase.FORWARD) for of in layers[:-1]]
-    return total + sum(pipeline.link.passage(size) for pair in sizes for size in pair)

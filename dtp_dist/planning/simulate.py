@@ -22,7 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtp_dist.errors import ScheduleError
-from dtp_dist.schedule import ACTION_NAMES, KINDS, Kind, Phase, Schedule, effective_in_flight
+from dtp_dist.schedule import (
+    ACTIONS,
+    KINDS,
+    RECEIVING,
+    SENDING,
+    Kind,
+    Phase,
+    Schedule,
+    Span,
+    effective_in_flight,
+)
 
 Times = NDArray[np.int64]
 """Nanoseconds, one number a stage: [S]."""
@@ -30,10 +40,6 @@ Times = NDArray[np.int64]
 NEVER = -(2**61)
 NANOSECONDS = 1e9
 PARTNERS = {Kind.FORWARD: Kind.INVERSE, Kind.TARGET: Kind.UPDATE}
-MESSAGES = {Kind.FORWARD: "activation", Kind.TARGET: "target"}
-
-SpanTuple = tuple[str, int, float, float]
-"""Name, minibatch, start and end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +105,12 @@ class Simulation:
             return self.total / max(1, len(self.finished)) / NANOSECONDS
         return float(self.finished[last] - self.finished[first]) / (last - first) / NANOSECONDS
 
-    def spans(self) -> list[list[SpanTuple]]:
-        """Return each stage's last actions and waits in order, named as a run names them."""
+    def spans(self) -> list[list[Span]]:
+        """Return each stage's last actions and waits in order, as a run records them."""
         return [sorted(self._spans_of(stage), key=lambda span: span[2:]) for stage in range(len(self.busy))]
 
-    def _spans_of(self, stage: int) -> list[SpanTuple]:
-        found: list[SpanTuple] = []
+    def _spans_of(self, stage: int) -> list[Span]:
+        found: list[Span] = []
         has = KINDS[self.schedule.phase]
         for kind, times in self.kept.items():
             receives = stage > 0 if kind is Kind.FORWARD else stage < len(self.busy) - 1
@@ -113,12 +119,12 @@ class Simulation:
             for row, at in enumerate(times[:, :, stage].T.tolist()):
                 asked, begun, done, sent, next_begun, next_done = (value / NANOSECONDS for value in at)
                 if receives:
-                    found.append((f"wait for {MESSAGES[kind]}", first + row, asked, begun))
-                found.append((ACTION_NAMES[kind], first + row, begun, done))
+                    found.append(Span(RECEIVING[kind], first + row, asked, begun))
+                found.append(Span(ACTIONS[kind], first + row, begun, done))
                 if sends:
-                    found.append((f"send {MESSAGES[kind]}", first + row, done, sent))
+                    found.append(Span(SENDING[kind], first + row, done, sent))
                 if PARTNERS[kind] in has:
-                    found.append((ACTION_NAMES[PARTNERS[kind]], first + row, next_begun, next_done))
+                    found.append(Span(ACTIONS[PARTNERS[kind]], first + row, next_begun, next_done))
         return found
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from dtp_dist.flat import flat
 from dtp_dist.report.read import Run
+from dtp_dist.report.settings import NONE, plain
 from dtp_dist.report.tables import table
+from dtp_dist.text.dotted import flat
 
 COLUMNS = 6
 """So many runs are compared side by side; of more, each value has a row with the runs that have it."""
 
-_UNTOLD = ("name", "run_dir")
-"""Keys that differ between any two runs and tell nothing."""
+_UNTOLD = re.compile(r"name|run_dir|monitor(\..*)?")
+"""Keys that differ between any two runs and tell nothing, and what a run shows of itself."""
 
 
 def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
         return "<p>It takes two runs with a readable configuration to compare.</p>"
     found = _differing([config for config, _ in known])
     if not found:
-        return "<p>The configurations are the same.</p>"
+        return "<p>The configurations are the same, but for names, folders and monitoring.</p>"
     names = [mark for _, mark in known]
     if len(known) > COLUMNS:
         return _by_value(found, names)
@@ -35,12 +35,12 @@ def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
 
 def _differing(configs: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[str, ...]]]:
     """Return (key, value in each configuration); layers that differ alike share a row."""
-    keys = dict.fromkeys(key for config in configs for key in config if key not in _UNTOLD)
+    keys = dict.fromkeys(key for config in configs for key in config if not _UNTOLD.fullmatch(key))
     layers: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
     for key in keys:
         values = tuple(_value(config, key) for config in configs)
         if len(set(values)) > 1:
-            match = re.fullmatch(r"(model\.layers\.)(\d+)(\..*)", key)
+            match = re.fullmatch(r"(model\.layers\.)(\d{1,9})(\..*)", key)
             head, tail = (match[1], match[3]) if match else (key, "")
             layers.setdefault((head, tail, values), []).extend([int(match[2])] if match else [])
     return [(f"{head}{_ranges(numbers)}{tail}", values) for (head, tail, values), numbers in layers.items()]
@@ -71,4 +71,4 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _value(config: dict[str, Any], key: str) -> str:
-    return json.dumps(config[key], default=str) if key in config else "–"
+    return plain(config[key]) if key in config else NONE

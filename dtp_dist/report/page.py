@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
-from pathlib import Path
 
-from dtp_dist.errors import ConfigError, DtpDistError
+from dtp_dist.charts.palette import COLOURS, ramp, style
+from dtp_dist.charts.style import CSS
+from dtp_dist.charts.svg import Curve, bars, line_chart
 from dtp_dist.report.differences import differences
-from dtp_dist.report.read import Run, numbered
-from dtp_dist.report.stages import COLOURS, ROWS, WAITS, shares, timeline
-from dtp_dist.report.style import CSS
-from dtp_dist.report.svg import PALETTE, Curve, bars, line_chart, ramp, style
+from dtp_dist.report.read import Points, Run, numbered
+from dtp_dist.report.stages import ROWS, longest_wait, shares, timeline
 from dtp_dist.report.tables import events, stamp, summary
+from dtp_dist.text.measures import MEASURES, SPLITS, Measure
+from dtp_dist.text.numbers import percent
+from dtp_dist.text.printable import printable
 
 WIDE = 1216
+
+
+def _unit(measure: Measure) -> str:
+    return ", %" if measure.percent else ""
+
+
+def _of_metric(name: str, measure: Measure) -> Iterator[tuple[str, str]]:
+    """Yield the names of a metric's values, each with the title of its chart."""
+    title, unit = measure.title, _unit(measure)
+    yield f"train_{name}", f"training {title} since the point before{unit}"
+    yield f"train_{name}_of_epoch", f"training {title}, mean of each epoch{unit}"
+    yield f"valid_{name}", f"validation {title}{unit}"
+    yield f"test_{name}", f"test {title}{unit}"
+
+
 LEARNING = {
-    "train_loss": "training loss (mean cross-entropy)",
-    "train_error": "training error, %",
-    "valid_error": "validation error, %",
-    "test_error": "test error, %",
+    "train_loss": "training loss, mean since the point before",
+    "train_loss_of_epoch": "training loss, mean of each epoch",
+    **{title: words for name, measure in MEASURES.items() for title, words in _of_metric(name, measure)},
     "samples_per_second": "samples per second",
+    "samples_per_second_so_far": "samples per second since the start",
+}
+OVER_TIME = {
+    f"{split}_{name}": f"{SPLITS[split]} {measure.title} against seconds{_unit(measure)}"
+    for name, measure in MEASURES.items()
+    for split in ("valid", "test")
+    if measure.column
 }
 LAYERS = {
     "forward_loss": "forward loss",
@@ -35,23 +58,10 @@ LAYERS = {
 }
 """What is measured per layer; names that are not here are drawn after these, as they are."""
 
-STEP = "minibatch"
+ALWAYS_LOG = ("forward_loss", "displacement")
+"""What differs by orders of magnitude between layers that all learn."""
 
-
-def write_report(runs: Sequence[Run], path: Path) -> None:
-    """Write the report of all runs to a file.
-
-    Raises:
-        ConfigError: no folder holds a run.
-        DtpDistError: the file can't be written.
-    """
-    if all(run.state == "no run" for run in runs):
-        said = "; ".join(f"{run.path} {run.reason}" for run in runs)
-        raise ConfigError(f"RUN_DIR: no folder holds a run: {said}; name folders of runs")
-    try:
-        path.write_text(page(runs), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DtpDistError(f"{path}: can't be written ({error.strerror}); name another with --out") from None
+STEP, SECONDS = "minibatch", "seconds since the start"
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -61,7 +71,7 @@ def page(runs: Sequence[Run]) -> str:
     title = "dtp_dist: " + (names[0] if len(runs) == 1 else f"{len(runs)} runs")
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>Written {stamp(time.time())}. Curves and bars tell their numbers under the mouse.</p>",
+        f"<p>Written {stamp(time.time())}. Curves and bars show their numbers under the mouse.</p>",
         _section("Runs", summary(runs, marks)),
         _section("Learning and speed", _learning(runs, names, marks)),
         _section("Layers", "".join(_layers(run, mark) for run, mark in zip(runs, marks, strict=True))),
@@ -72,11 +82,9 @@ def page(runs: Sequence[Run]) -> str:
     told = [(mark, events(run)) for run, mark in zip(runs, marks, strict=True)]
     parts.append(_section("Events", "".join(f"<h3>{mark}</h3>{each}" for mark, each in told if each)))
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{CSS}</style>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    body = "\n".join(parts)
+    html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    return printable(html, keep="\n")
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -103,13 +111,16 @@ def _section(title: str, body: str) -> str:
 
 
 def _learning(runs: Sequence[Run], names: Sequence[str], marks: Sequence[str]) -> str:
-    charts = []
-    for key, title in LEARNING.items():
-        curves = [
-            Curve(name, run.series(key), *style(index))
-            for index, (run, name) in enumerate(zip(runs, names, strict=True))
-        ]
-        charts.append(line_chart(title, curves, x_label=STEP))
+    def chart(title: str, points: Sequence[Points], x_label: str) -> str:
+        drawn = enumerate(zip(names, points, strict=True))
+        return line_chart(
+            title, [Curve(name, each, *style(index)) for index, (name, each) in drawn], x_label=x_label
+        )
+
+    charts = [chart(title, [run.series(key) for run in runs], STEP) for key, title in LEARNING.items()]
+    charts += [
+        chart(title, [run.over_time(key) for run in runs], SECONDS) for key, title in OVER_TIME.items()
+    ]
     legend = '<p class="legend">' + " ".join(marks) + "</p>"
     return legend + _grid(charts) if any(charts) else ""
 
@@ -130,28 +141,28 @@ def _layers(run: Run, mark: str) -> str:
         curves = [
             Curve(f"layer {layer}", run.series(name), ramp(layer - 1, last)) for layer, name in found.items()
         ]
-        log = "angle" not in kind
-        charts.append(line_chart(LAYERS.get(kind, kind), curves, x_label=STEP, legend=True, may_log=log))
+        log = True if kind in ALWAYS_LOG else False if "angle" in kind else None
+        charts.append(line_chart(LAYERS.get(kind, kind), curves, x_label=STEP, legend=True, log=log))
     return f"<h3>{mark}</h3>" + _grid(charts) if any(charts) else ""
 
 
 def _stages(runs: Sequence[Run], marks: Sequence[str]) -> str:
     """Return, per run, busy shares of the whole run, where the time of its end went, and its timeline."""
     parts = []
-    for run, mark in zip(runs, marks, strict=True):
-        body = _busy(run) + _trace(run)
+    for index, (run, mark) in enumerate(zip(runs, marks, strict=True)):
+        body = _busy(run, style(index)[0]) + _trace(run)
         parts.append(f"<h3>{mark}</h3>{body}" if body else "")
     return "".join(parts)
 
 
-def _busy(run: Run) -> str:
+def _busy(run: Run, colour: str) -> str:
     shares_of_run = run.busy()[:ROWS]
     if not shares_of_run:
         return ""
     rows = [(f"stage {stage}", {"busy": share}) for stage, share in enumerate(shares_of_run)]
     idle = 1 - sum(shares_of_run) / len(shares_of_run)
-    words = f"Busy share of every stage in training; idle {100 * idle:.0f} % in the mean."
-    return f"<p>{words}</p>" + bars(rows, {"busy": PALETTE[0]}, WIDE)
+    words = f"Busy share of every stage in training; idle {percent(idle)} in the mean."
+    return f"<p>{words}</p>" + bars(rows, {"busy": colour}, WIDE)
 
 
 def _trace(run: Run) -> str:
@@ -159,26 +170,19 @@ def _trace(run: Run) -> str:
     if not found:
         return ""
     rows = [(run.rows.get(stage, f"stage {stage}"), each) for stage, each in list(found.items())[:ROWS]]
-    seen = {kind for each in found.values() for kind, share in each.items() if share > 0}
-    colours = {kind: colour for kind, colour in COLOURS.items() if kind in seen}
+    seen = {activity for each in found.values() for activity, share in each.items() if share > 0}
+    colours = {activity: colour for activity, colour in COLOURS.items() if activity in seen}
     words = "Where the time went at the end of training, as far back as the trace reaches:"
     more = f"<p>The first {ROWS} of {len(found)} stages.</p>" if len(found) > ROWS else ""
     swatches = "".join(
         f'<span class="run"><svg width="14" height="12" role="img">'
-        f'<rect width="14" height="12" fill="{colour}" stroke="#888" stroke-width="0.5"/></svg> {kind}</span>'
-        for kind, colour in colours.items()
+        f'<rect width="14" height="12" fill="{colour}" stroke="#888" stroke-width="0.5"/></svg> '
+        f"{activity}</span>"
+        for activity, colour in colours.items()
     )
     return (
-        f'<p>{words}</p><p class="legend">{swatches}</p>{bars(rows, colours, WIDE)}{more}{_longest(found)}'
-        f"<p>Timeline of the last minibatches; letter and number: action and minibatch; gaps: waiting.</p>"
+        f'<p>{words}</p><p class="legend">{swatches}</p>{bars(rows, colours, WIDE)}{more}'
+        f"<p>{escape(longest_wait(run, found))}</p>"
+        f"<p>Timeline of the last minibatches; letter and number: action and minibatch; colours as above.</p>"
         f"{timeline(run, WIDE)}"
     )
-
-
-def _longest(found: dict[int, dict[str, float]]) -> str:
-    """Return in words what the stages waited for most."""
-    waits = {kind: sum(each.get(kind, 0.0) for each in found.values()) / len(found) for kind in WAITS}
-    kind = max(waits, key=lambda each: waits[each])
-    if not waits[kind]:
-        return "<p>No stage waited for another.</p>"
-    return f"<p>Longest wait: {kind}, {100 * waits[kind]:.0f} % of the time in the mean of all stages.</p>"

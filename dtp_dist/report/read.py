@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable
@@ -10,35 +9,31 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import yaml
+from dtp_dist.report.spans import Trace, is_number, spans_of
+from dtp_dist.storage.run_files import CONFIG, METRICS, RESULT, TRACE
+from dtp_dist.text.dotted import flat
+from dtp_dist.text.foreign import LOG_BYTES, TEXT_BYTES, is_regular, parse_json, parse_yaml, read_file
+from dtp_dist.text.measures import MEASURES
+from dtp_dist.text.measures import OF_EPOCH as OVER_EPOCH
+from dtp_dist.text.numbers import whole
 
-from dtp_dist.flat import flat
-from dtp_dist.run_files import CONFIG, METRICS, RESULT, TRACE
-
-STATES = ("done", "running?", "failed", "interrupted", "cut off", "unreadable", "no run")
 QUIET_SECONDS, QUIET_GAPS = 120.0, 5.0
 """A run without an end may live on while it is silent for less than this, or than so many of its gaps."""
 
-LIMIT = 1e100
 _LATEST = 2.0**37  # seconds since 1970: what any clock can write as a date
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DIGITS = 9  # of a layer's or a stage's number
 _PLACE = ("step", "epoch", "time", "minibatch", "phase")
 
+SPEED = "samples_per_second"
+OF_EPOCH = {
+    **{f"train_{name}": f"train_{name}{OVER_EPOCH}" for name in ("loss", *MEASURES)},
+    SPEED: "samples_per_second_so_far",
+}
+"""What is measured since the last line, and the name of its mean over the epoch, or the run so far."""
+
 Points = list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Span:
-    """What a stage did from ``start`` to ``end`` (milliseconds); ``minibatch`` is -1 where none is named."""
-
-    stage: int
-    name: str
-    start: float
-    end: float
-    minibatch: int
-    waits: bool
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Run:
 
     Attributes:
         path: its folder.
-        state: one of ``STATES``.
+        state: "done", "running?", "failed", "interrupted", "cut off", "unreadable" or "no run".
         reason: why it is in that state, in words; "" for a run that is done.
         problems: what could not be read, one line each.
         config: the resolved configuration, nested; {} where it can't be read.
@@ -55,7 +50,7 @@ class Run:
         events: all events in order.
         result: ``result.json``; {} where there is none.
         started: seconds since 1970, None where nothing tells.
-        trace: the spans of ``trace.json``.
+        trace: the spans of ``trace.json``, by stage.
         rows: names of the stages in the trace.
     """
 
@@ -68,7 +63,7 @@ class Run:
     events: tuple[dict[str, Any], ...] = ()
     result: dict[str, Any] = field(default_factory=dict)
     started: float | None = None
-    trace: tuple[Span, ...] = ()
+    trace: Trace = field(default_factory=dict)
     rows: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -90,21 +85,30 @@ class Run:
         """Return (minibatch, value) of a measured value, finite ones alone; the later line wins."""
         found: dict[float, float] = {}
         for line in self.lines:
-            value = line.get(name)
-            if is_number(value):
-                found[line.get("minibatch", line["step"])] = float(value)
+            value, place = line.get(name), line.get("minibatch", line["step"])
+            if is_number(value) and is_number(place):
+                found[place] = float(value)
         return sorted(found.items())
+
+    def over_time(self, name: str) -> Points:
+        """Return (seconds since the run's start, value); the time between two processes does not count."""
+        known = [line for line in self.lines if is_number(line.get(name)) and is_number(line.get("time"))]
+        return sorted((float(line["time"]), float(line[name])) for line in known)
 
     def names(self) -> set[str]:
         """Return the names of all measured values."""
         return {name for line in self.lines for name in line} - set(_PLACE)
 
+    def measured(self) -> set[str]:
+        """Return the names of all measured values, also of those that the result alone has."""
+        return self.names() | {name for name, value in self.result.items() if is_number(value)}
+
     def last(self, name: str) -> float | None:
-        """Return ``name`` as the result has it, else as it was measured last."""
+        """Return ``name`` as the result has it, else as it was measured last, over an epoch where it is."""
         value = self.result.get(name)
         if is_number(value):
             return float(value)
-        points = self.series(name)
+        points = self.series(OF_EPOCH.get(name, name)) or self.series(name)
         return points[-1][1] if points else None
 
     def place(self, name: str) -> int | None:
@@ -123,14 +127,10 @@ class Run:
         return [sum(each) / len(each) for each in values if each]
 
 
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a number that can be drawn: finite, and no nonsense of hundreds of digits."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT < value < LIMIT
-
-
 def numbered(names: Iterable[str], pattern: str) -> dict[int, str]:
     """Return the names that match, by the number in them, in its order."""
-    found = {int(match[1]): name for name in names if (match := re.fullmatch(pattern, name))}
+    matches = [match for name in names if (match := re.fullmatch(pattern, name))]
+    found = {int(match[1]): match[0] for match in matches if len(match[1]) <= _DIGITS}
     return dict(sorted(found.items()))
 
 
@@ -144,13 +144,13 @@ def read_run(path: Path, *, trace: bool = True, now: float | None = None) -> Run
     """
     if not path.is_dir():
         return Run(path, "no run", "is not a folder" if path.exists() else "does not exist")
-    if not any((path / name).is_file() for name in (CONFIG, METRICS, RESULT)):
+    if not any(is_regular(path / name) for name in (CONFIG, METRICS, RESULT)):
         return Run(path, "no run", f"holds neither {CONFIG} nor {METRICS} nor {RESULT}")
     problems: list[str] = []
     config = _config(path / CONFIG, problems)
-    records = _records(path / METRICS, problems)
+    records = _on_one_clock([_renamed(each) for each in _records(path / METRICS, problems)])
     result = _json(path / RESULT, problems, needed=False)
-    spans, rows = _trace(path / TRACE, problems) if trace else ([], {})
+    spans, rows = spans_of(_json(path / TRACE, problems, needed=False)) if trace else ({}, {})
     events = tuple(line for line in records if "event" in line)
     state, reason = _state(path, records, result, problems, time.time() if now is None else now)
     return Run(
@@ -163,19 +163,19 @@ def read_run(path: Path, *, trace: bool = True, now: float | None = None) -> Run
         events,
         result,
         _started(path, records),
-        tuple(spans),
+        spans,
         rows,
     )
 
 
 def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        raw = _LOADER(path.read_text()).get_single_data()
+        raw = parse_yaml(read_file(path, TEXT_BYTES))
     except FileNotFoundError:
         problems.append(f"{path.name} is missing")
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f"{path.name} can't be read ({str(error).splitlines()[0]})")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} can't be read ({getattr(error, 'strerror', None) or error})")
         return {}
     if not isinstance(raw, dict):
         problems.append(f"{path.name} is no configuration")
@@ -186,7 +186,7 @@ def _config(path: Path, problems: list[str]) -> dict[str, Any]:
 def _records(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """Return the whole lines of ``metrics.jsonl``."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path, LOG_BYTES).decode(errors="replace")
     except FileNotFoundError:
         problems.append(f"{path.name} is missing")
         return []
@@ -195,8 +195,8 @@ def _records(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         return []
     found, bad = [], []
     for number, line in enumerate(text.splitlines(), 1):
-        with suppress(ValueError, RecursionError):
-            record = json.loads(line)
+        with suppress(ValueError):
+            record = parse_json(line)
             if isinstance(record, dict) and is_number(record.get("step")):
                 found.append(record)
                 continue
@@ -207,15 +207,37 @@ def _records(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def _renamed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with today's names: an epoch's means once had those of the means since the last line."""
+    if SPEED not in record or any("/" in name for name in record):
+        return record
+    return {OF_EPOCH.get(name, name): value for name, value in record.items()}
+
+
+def _on_one_clock(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines with the time of all attempts together: each process counts from its own start."""
+    before = newest = 0.0
+    told = []
+    for record in records:
+        said = record.get("time")
+        if is_number(said):
+            if record.get("event") == "resumed" or before + said < newest:
+                before = newest
+            newest = max(newest, before + said)
+            record = {**record, "time": before + said} if before else record
+        told.append(record)
+    return told
+
+
 def _json(path: Path, problems: list[str], *, needed: bool) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(read_file(path, LOG_BYTES))
     except FileNotFoundError:
         if needed:
             problems.append(f"{path.name} is missing")
         return {}
-    except (OSError, ValueError, RecursionError):
-        problems.append(f"{path.name} can't be read")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} can't be read ({getattr(error, 'strerror', None) or error})")
         return {}
     if not isinstance(found, dict):
         problems.append(f"{path.name} is not what a run writes")
@@ -247,21 +269,21 @@ def _state(
         return "done", ""
     if event == "finished":
         return "done", f"{RESULT} is missing"
-    if not records and not (path / METRICS).is_file() and problems and not (path / CONFIG).is_file():
+    if not records and not is_regular(path / METRICS) and problems and not is_regular(path / CONFIG):
         return "unreadable", problems[0]
     silent = now - max((file.stat().st_mtime for file in _files(path)), default=0.0)
     times = [line["time"] for line in records[-20:] if is_number(line.get("time"))]
     gaps = [after - before for before, after in pairwise(times)]
     if silent < max([QUIET_SECONDS, *(QUIET_GAPS * gap for gap in gaps)]):
-        return "running?", f"no end yet, last line {max(silent, 0):.0f} s ago"
+        return "running?", f"no end yet, last line {whole(max(silent, 0))} s ago"
     return (
         "cut off",
-        f"no end was written, silent for {silent:,.0f} s; dtp-dist resume goes on from a checkpoint",
+        f"no end was written, silent for {whole(silent)} s; dtp-dist resume continues it",
     )
 
 
 def _files(path: Path) -> list[Path]:
-    return [path / name for name in (METRICS, CONFIG) if (path / name).is_file()]
+    return [path / name for name in (METRICS, CONFIG) if is_regular(path / name)]
 
 
 def _started(path: Path, records: list[dict[str, Any]]) -> float | None:
@@ -270,24 +292,6 @@ def _started(path: Path, records: list[dict[str, Any]]) -> float | None:
     found = [float(match[1]) for match in stamps if match]
     found += [file.stat().st_mtime for file in _files(path)]
     times = [line["time"] for line in records if is_number(line.get("time"))]
-    if times and (path / METRICS).is_file():
+    if times and is_regular(path / METRICS):
         found.append((path / METRICS).stat().st_mtime - times[-1])
     return min((each for each in found if 0 <= each < _LATEST), default=None)
-
-
-def _trace(path: Path, problems: list[str]) -> tuple[list[Span], dict[int, str]]:
-    """Return the spans of a Chrome trace and the names of its rows; what does not fit is left out."""
-    events = _json(path, problems, needed=False).get("traceEvents")
-    spans: list[Span] = []
-    rows: dict[int, str] = {}
-    for event in events if isinstance(events, list) else []:
-        with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            stage, name, details = int(event["tid"]), str(event["name"]), event.get("args") or {}
-            if event["ph"] == "M" and name == "thread_name":
-                rows[stage] = str(details["name"])
-            elif event["ph"] == "X" and all(is_number(event[each]) for each in ("ts", "dur")):
-                start, length = float(event["ts"]) / 1e3, float(event["dur"]) / 1e3
-                waits = event.get("cat") == "wait" or name.startswith(("wait", "send"))
-                minibatch = int(details.get("minibatch", -1))
-                spans.append(Span(stage, name, start, start + max(length, 0.0), minibatch, waits))
-    return sorted(spans, key=lambda span: (span.stage, span.start)), rows

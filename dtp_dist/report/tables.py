@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from dtp_dist.report.axis import short
-from dtp_dist.report.read import Run, is_number
+from dtp_dist.report.read import Run
+from dtp_dist.report.settings import NONE, SETTINGS, settings_of
+from dtp_dist.report.spans import is_number
+from dtp_dist.text.measures import MEASURES, measured_in
+from dtp_dist.text.numbers import short, whole
 
 _SHOWN_CHARACTERS = 160
 
@@ -25,14 +28,14 @@ def state_words(run: Run) -> str:
     return "; ".join(each for each in (run.reason, *run.problems) if each)
 
 
-def number(value: Any, form: str = "{:.2f}") -> str:
+def cell(value: Any, form: Callable[[float], str]) -> str:
     """Return a number in its form, a dash where there is none."""
-    return form.format(value) if is_number(value) else "–"
+    return form(value) if is_number(value) else NONE
 
 
 def stamp(seconds: float | None) -> str:
     """Return a time of day in words of fixed length."""
-    return "–" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    return NONE if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def stages_of(run: Run) -> Any:
@@ -46,33 +49,36 @@ def in_flight_of(run: Run) -> Any:
 
 
 def seconds_of(run: Run) -> float | None:
-    """Return the seconds from the result, else of the newest line."""
+    """Return the seconds of all attempts together: the result's are those of the last process."""
     found = run.result.get("seconds")
     times = [line.get("time") for line in (*run.lines[-1:], *run.events[-1:])]
-    return max(filter(is_number, [found] if is_number(found) else times), default=None)
+    return max(filter(is_number, [found, *times]), default=None)
 
 
 def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
     """Return one row a run; ``marks`` are the runs' labels as HTML."""
+    measured = measured_in(run.measured() for run in runs)
     head = [
-        *("run", "state", "epoch", "step", "train loss", "valid error, %", "test error, %", "samples/s"),
-        *("stages", "D", "runtime", "seconds", "started", "weights"),
+        *("run", "state", *(name.replace("_", " ") for name in SETTINGS), "epoch", "step", "train loss"),
+        *(f"{split} {MEASURES[name].titled}" for split, name in measured),
+        *("samples/s", "stages × D", "runtime", "seconds", "started", "weights"),
     ]
     rows = []
     for run, mark in zip(runs, marks, strict=True):
-        weights = "none: virtual" if run.virtual else str(run.result.get("weights_sha256", "–"))
+        weights = "none: virtual" if run.virtual else str(run.result.get("weights_sha256", NONE))
         short_weights = weights if run.virtual else weights[:8]
         rows.append(
             [
                 mark,
                 f'<span class="{run.state.strip("?").replace(" ", "-")}">{escape(run.state)}</span>',
-                *(number(run.place(name), "{:,}") for name in ("epoch", "step")),
-                number(run.last("train_loss"), "{:.4g}"),
-                *(number(run.last(name)) for name in ("valid_error", "test_error")),
-                number(run.last("samples_per_second"), "{:,.0f}"),
-                *(escape(str(value or "–")) for value in (stages_of(run), in_flight_of(run))),
-                escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or "–")),
-                number(seconds_of(run), "{:,.0f}"),
+                *(NONE if value is None else escape(str(value)) for value in settings_of(run).values()),
+                *(cell(run.place(name), whole) for name in ("epoch", "step")),
+                cell(run.last("train_loss"), short),
+                *(cell(run.last(f"{split}_{name}"), MEASURES[name].bare) for split, name in measured),
+                cell(run.last("samples_per_second"), whole),
+                escape(f"{stages_of(run) or NONE} × {in_flight_of(run) or NONE}"),
+                escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or NONE)),
+                cell(seconds_of(run), whole),
                 stamp(run.started),
                 f'<code title="{escape(weights)}">{escape(short_weights)}</code>',
             ]
@@ -101,9 +107,9 @@ def events(run: Run) -> str:
 def _event(event: dict[str, Any], details: str) -> list[str]:
     cut = details if len(details) <= _SHOWN_CHARACTERS else details[: _SHOWN_CHARACTERS - 1] + "…"
     return [
-        number(event.get("time"), "{:,.1f}"),
-        escape(str(event.get("epoch", "–"))),
-        number(event.get("step"), "{:,}"),
+        cell(event.get("time"), short),
+        escape(str(event.get("epoch", NONE))),
+        cell(event.get("step"), whole),
         escape(str(event["event"])),
         f'<span title="{escape(details)}">{escape(cut)}</span>',
     ]

@@ -1,1 +1,1 @@
-"""Running schedules: one executor for every runtime, and the runtimes by name (``runtime.start``)."""
+"""Running schedules: one executor for every runtime, and the runtimes by name (``runtime.registry``)."""

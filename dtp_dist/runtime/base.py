@@ -6,14 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from dtp_dist.checkpoint import FileEntry
+from dtp_dist.data import Examples
 from dtp_dist.runtime.layout import Layout
-from dtp_dist.runtime.segment import Report, Segment, SegmentResult, Span
+from dtp_dist.runtime.segment import Report, Segment, SegmentResult
+from dtp_dist.schedule import Span
+from dtp_dist.storage.checkpoint import FileEntry
 
 OnReport = Callable[[Report], None]
+Say = Callable[[str], None]
+"""Takes what a runtime is waiting for while it starts, in words."""
+
 OnSaved = Callable[[list[FileEntry]], None]
+Result = TypeVar("Result")
 
 
 class Runtime(ABC):
@@ -39,12 +45,21 @@ class Runtime(ABC):
         runtime, at the latest in ``flush``.
         """
 
+    def aside(self, purpose: str, work: Callable[[], Result], then: Callable[[Result], None]) -> None:
+        """Do slow work while the stages go on; then, in the caller's thread, what follows from its result.
+
+        ``then`` is called during a later call of this runtime, at the latest in ``flush``; here, where nobody
+        is to be watched meanwhile, both are done at once. ``purpose`` says in an error what it is for.
+        """
+        del purpose
+        then(work())
+
     @abstractmethod
     def flush(self) -> None:
-        """Wait until everything that is being saved is done.
+        """Wait until everything that is being saved or done aside is done.
 
         Raises:
-            CheckpointError: it can't be written.
+            StorageError: it can't be written.
         """
 
     @abstractmethod
@@ -56,11 +71,23 @@ class Runtime(ABC):
         """Return every stage's last actions and waits."""
 
     @abstractmethod
+    def examples(self, split: str, count: int) -> Examples:
+        """Return the first examples of a split, or all there are, from the stage that has the data."""
+
+    @abstractmethod
     def close(self) -> None:
         """End every stage; a second call does nothing."""
 
     def processes(self) -> list[int]:
         """Return the stages' process ids, none where they have no process of their own."""
+        return []
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """Return the name of every stage's device, e.g. "cpu" or "cuda:0 (NVIDIA L4)"."""
+
+    def nodes(self) -> list[str]:
+        """Return host name and address of every stage's node, nothing where all is on this machine."""
         return []
 
     def __enter__(self) -> Self:

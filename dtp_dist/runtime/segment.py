@@ -52,16 +52,6 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Span:
-    """One entry of a stage's timeline: an action, or a wait for a message; seconds of the machine's clock."""
-
-    name: str
-    minibatch: int
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
 class StageSummary:
     """What a stage did in a segment; times in seconds, sums over the segment."""
 
@@ -81,7 +71,7 @@ class SegmentResult:
 
     @property
     def means(self) -> dict[str, float]:
-        """``loss`` (mean cross-entropy) and ``error`` (percent), where the phase measures them."""
+        """The output's loss and metrics by name, where the phase measures them (docs/losses.md)."""
         return self.stages[-1].means
 
     @property

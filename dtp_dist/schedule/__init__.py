@@ -8,13 +8,13 @@ stage 1 | .  F0 I0 F1 I1 T0 U0 F2 I2 T1 U1 F3 I3 T2 U2 .  .  T3 U3 .
 stage 2 | .  .  F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2 F3 I3 T3 U3 .  .
 """
 
+from dtp_dist.phase import Phase
 from dtp_dist.schedule.actions import (
-    ACTION_NAMES,
     KINDS,
+    MESSAGES,
     Action,
     Kind,
     Link,
-    Phase,
     Rows,
     delay,
     effective_in_flight,
@@ -26,16 +26,22 @@ from dtp_dist.schedule.actions import (
 from dtp_dist.schedule.checking import validate
 from dtp_dist.schedule.drawing import draw
 from dtp_dist.schedule.pipeline import Schedule
+from dtp_dist.schedule.spans import ACTIONS, RECEIVING, SENDING, Activity, Span
 
 __all__ = [
-    "ACTION_NAMES",
+    "ACTIONS",
     "KINDS",
+    "MESSAGES",
+    "RECEIVING",
+    "SENDING",
     "Action",
+    "Activity",
     "Kind",
     "Link",
     "Phase",
     "Rows",
     "Schedule",
+    "Span",
     "delay",
     "draw",
     "effective_in_flight",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dtp_dist.errors import ScheduleError
-from dtp_dist.schedule import Phase, Schedule
+from dtp_dist.schedule import Phase, Schedule, draw
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         schedule = Schedule(given.stages, range(given.minibatches), given.in_flight, Phase(given.phase))
     except ScheduleError as error:
         parser.error(str(error))
-    print(schedule.draw())
+    print(draw(schedule.rows()))
 
 
 if __name__ == "__main__":

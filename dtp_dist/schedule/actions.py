@@ -1,11 +1,11 @@
 """Actions, the links they use, and the one generator of a stage's schedule."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from dtp_dist.errors import ScheduleError
+from dtp_dist.phase import Phase
 
 
 class Kind(StrEnum):
@@ -17,22 +17,8 @@ class Kind(StrEnum):
     UPDATE = "U"
 
 
-ACTION_NAMES: Mapping[Kind, str] = {
-    Kind.FORWARD: "forward",
-    Kind.INVERSE: "inverse",
-    Kind.TARGET: "target",
-    Kind.UPDATE: "update",
-}
-"""What timelines, traces and messages to people call each kind of action."""
-
-
-class Phase(StrEnum):
-    """What a segment of the run is for."""
-
-    BOTH = "both"
-    INVERSE = "inverse"
-    FORWARD = "forward"
-    EVALUATE = "evaluate"
+MESSAGES: Mapping[Kind, str] = {Kind.FORWARD: "activation", Kind.TARGET: "target"}
+"""What the actions that send a message send, by kind."""
 
 
 KINDS: Mapping[Phase, tuple[Kind, ...]] = {
@@ -44,7 +30,6 @@ KINDS: Mapping[Phase, tuple[Kind, ...]] = {
 """The actions a phase requires of every stage for every minibatch, in their order."""
 
 _STEPS = {Kind.FORWARD: 1, Kind.TARGET: -1}  # activations go to the next stage, targets to the one before
-_ACTION = re.compile(r"(0|[1-9][0-9]*)([FITU])(0|[1-9][0-9]*)")
 
 
 class Action(NamedTuple):
@@ -57,14 +42,6 @@ class Action(NamedTuple):
     def __str__(self) -> str:
         return f"{self.stage}{self.kind}{self.minibatch}"
 
-    @classmethod
-    def parse(cls, text: str) -> "Action":
-        """The action that prints as `text`; ValueError if there is none."""
-        match = _ACTION.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not an action; write stage, F, I, T or U, and minibatch: 2F0")
-        return cls(Kind(match[2]), int(match[1]), int(match[3]))
-
 
 class Link(NamedTuple):
     """A first-in, first-out connection of neighbours; `kind` is that of the actions at both its ends."""
@@ -74,7 +51,7 @@ class Link(NamedTuple):
     kind: Kind
 
     def __str__(self) -> str:
-        return f"{'activation' if self.kind is Kind.FORWARD else 'target'} link {self.source}->{self.target}"
+        return f"{MESSAGES[self.kind]} link {self.source}->{self.target}"
 
 
 Rows = Sequence[Sequence[Action]]

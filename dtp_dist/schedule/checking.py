@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from dtp_dist.errors import ScheduleError
 from dtp_dist.schedule.actions import (
@@ -18,9 +17,7 @@ from dtp_dist.schedule.actions import (
     sends,
     window,
 )
-
-if TYPE_CHECKING:
-    from dtp_dist.schedule.pipeline import Schedule
+from dtp_dist.schedule.pipeline import Schedule
 
 _SHOWN = 6  # actions listed on either side of a failing one
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dtp_dist.schedule.actions import Action, Phase, stage_actions
-from dtp_dist.schedule.checking import validate
-from dtp_dist.schedule.drawing import draw
+from dtp_dist.phase import Phase
+from dtp_dist.schedule.actions import Action, stage_actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,3 @@ class Schedule:
     def rows(self) -> list[list[Action]]:
         """The actions of all stages, as lists."""
         return [list(self.actions(stage)) for stage in range(self.stages)]
-
-    def validate(self, capacity: int | None = None) -> None:
-        """Check the schedule as `validate` does; ScheduleError if it breaks a rule."""
-        validate(self.rows(), self, capacity)
-
-    def draw(self) -> str:
-        """The drawing of the schedule, as `draw` makes it."""
-        return draw(self.rows())

@@ -4,19 +4,40 @@ A link goes one way, from one stage to the next or the previous one, and carries
 order in which it was sent. Each end belongs to one thread.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from dtp_dist.errors import LinkError, MessageError, Stopped
-from dtp_dist.messages import LinkIdentity, Message
 from dtp_dist.schedule import Phase
+from dtp_dist.system.clock import AwakeClock
+from dtp_dist.text.numbers import short
 from dtp_dist.transport.collective import Carrier
-from dtp_dist.wire import Buffer, encode
+from dtp_dist.transport.messages import LinkIdentity, Message
+from dtp_dist.transport.wire import Buffer, encode
 
-__all__ = ["POLL_SLICE", "LinkOptions", "Patience", "Receiver", "Sender", "wait_for"]
+__all__ = [
+    "POLL_SLICE",
+    "Configure",
+    "Context",
+    "LinkOptions",
+    "Patience",
+    "Receiver",
+    "Sender",
+    "Transport",
+    "wait_for",
+]
+
+if TYPE_CHECKING:  # not every end is one of ZeroMQ's
+    import zmq
+
+    Context = zmq.Context[zmq.Socket[bytes]]
+    Configure = Callable[[zmq.Socket[bytes]], None]
 
 POLL_SLICE = 0.1
 """The longest a wait goes without asking whether to stop, in seconds."""
@@ -53,6 +74,7 @@ class Sender(ABC):
         self.identity = identity
         self.bytes_sent = 0
         self.messages = 0
+        self._drops = False
 
     def connect(self, timeout: float | None = None) -> None:
         """Open the link, once its receiver is there; nothing has to be opened in one process.
@@ -72,15 +94,39 @@ class Sender(ABC):
             kind = identity.kind.name.lower()
             expected = f"expected {kind} from stage {identity.sender}, layer {identity.layer}"
             raise MessageError(f"{identity}: got {message}, {expected}")
-        self._send(message)
+        if self._drops:
+            self._drops = False
+            self._lose()
+        else:
+            self._send(message)
         if self.carrier is not None:
             self.carrier.send(message)
         self.bytes_sent += message.nbytes
         self.messages += 1
 
+    def cut(self) -> None:
+        """Lose the connection for good while this end stays open, as a broken network does: for drills.
+
+        Raises LinkError where there is no connection: within one process.
+        """
+        raise LinkError(f"{self.identity}: a link within one process can't be cut")
+
+    def drop(self) -> None:
+        """Lose the next message, which counts as sent, and its number with it: for drills.
+
+        Raises LinkError within one process.
+        """
+        if not self.crosses_processes:
+            raise LinkError(f"{self.identity}: a link within one process drops nothing")
+        self._drops = True
+
     @abstractmethod
     def _send(self, message: Message) -> None:
         """Hand over a message that belongs on this link, or its header if there is a carrier."""
+
+    @abstractmethod
+    def _lose(self) -> None:
+        """Count a message as sent that is not."""
 
     def _frames(self, message: Message, sequence: int) -> list[Buffer]:
         """What of a message travels on this link itself."""
@@ -92,7 +138,7 @@ class Sender(ABC):
 
 
 class Receiver(ABC):
-    """The receiving end. `bytes_received` and `messages` count as the sender does.
+    """The receiving end. `messages` counts as the sender does.
 
     `endpoint` is where the sender connects, "" in one process. `carrier`: as the sender's.
     """
@@ -102,7 +148,6 @@ class Receiver(ABC):
 
     def __init__(self, identity: LinkIdentity) -> None:
         self.identity = identity
-        self.bytes_received = 0
         self.messages = 0
 
     def accept(self, timeout: float | None = None) -> None:
@@ -125,9 +170,15 @@ class Receiver(ABC):
             raise MessageError(f"{self.identity}: {got}, expected minibatch {minibatch} of phase {phase}")
         if self.carrier is not None:
             message = self.carrier.receive(message)
-        self.bytes_received += message.nbytes
         self.messages += 1
         return message
+
+    def cut(self) -> None:
+        """As the sender's.
+
+        Raises LinkError within one process.
+        """
+        raise LinkError(f"{self.identity}: a link within one process can't be cut")
 
     @abstractmethod
     def ready(self) -> bool:
@@ -145,6 +196,35 @@ class Receiver(ABC):
         """Give the link up; a second call does nothing."""
 
 
+@dataclass(frozen=True)
+class Transport:
+    """One way for messages between processes: what a configuration may name, and all that depends on it.
+
+    Attributes:
+        scheme: with which its endpoints begin, ``SCHEME://PLACE``.
+        in_folder: its ends meet in a private folder of one host; else at a host's address.
+        encrypted: its ends have keys and admit no other; ``receiver`` and ``sender`` are told them.
+        needs_no_thread: an end that waits on its core keeps none of the transport's own threads off it.
+        receiver: opens the receiving end, bound to an endpoint; raises LinkError if it can't be bound.
+        sender: opens the sending end of the link that is bound to an endpoint, not yet connected.
+        available: whether this system has what it needs.
+    """
+
+    scheme: str
+    in_folder: bool
+    encrypted: bool
+    needs_no_thread: bool
+    receiver: Callable[[str, LinkIdentity, Context, LinkOptions, Configure | None], Receiver]
+    sender: Callable[[str, LinkIdentity, Context, LinkOptions, Configure | None], Sender]
+    available: bool = True
+
+    def endpoint(self, place: str, name: str) -> str:
+        """Return where to bind a receiving end: under ``name`` in a folder, or at any port of an address."""
+        if self.in_folder:
+            return f"{self.scheme}://{place}/{name}"
+        return f"{self.scheme}://[{place}]:0" if ":" in place else f"{self.scheme}://{place}:0"
+
+
 def wait_for(
     poll: Callable[[float], bool],
     *,
@@ -155,17 +235,18 @@ def wait_for(
     """Return once `poll(seconds)`, which waits at most that long, is true.
 
     Asks `stopped()` at least every `POLL_SLICE` seconds. `describe()` says what is waited for, in errors.
-    Raises Stopped if it turns true and LinkError after `timeout` seconds.
+    Raises Stopped if it turns true and LinkError after `timeout` seconds, without those during which this
+    process itself was stopped.
     """
-    start = time.monotonic()
+    clock = AwakeClock(longest=10 * POLL_SLICE)
     left = timeout
     while not poll(max(0.0, min(left, POLL_SLICE))):
         if stopped():
             raise Stopped(f"{describe()}: the run is being stopped")
-        waited = time.monotonic() - start
+        waited = clock()
         left = timeout - waited
         if left <= 0:
-            raise LinkError(f"{describe()}: gave up after {waited:.1f} s (limit {timeout:g} s)")
+            raise LinkError(f"{describe()}: gave up after {short(waited)} s (limit {short(timeout)} s)")
 
 
 class Patience:

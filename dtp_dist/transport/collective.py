@@ -32,7 +32,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dtp_dist.errors import LinkError
-from dtp_dist.messages import LinkIdentity, Message, MessageKind
+from dtp_dist.transport.messages import LinkIdentity, Message, MessageKind
 
 __all__ = ["Carrier", "Groups", "Rendezvous"]
 

@@ -17,23 +17,25 @@ in-process socket. A peer that comes before its domain has a key waits for the a
 is refused for good. Without a gatekeeper nobody is admitted.
 """
 
+from __future__ import annotations
+
 import contextlib
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import zmq
 from zmq.utils import z85
 
 from dtp_dist.errors import LinkError
+from dtp_dist.text.numbers import short
+
+if TYPE_CHECKING:
+    from dtp_dist.transport.base import Configure, Context
 
 __all__ = ["Gatekeeper", "KeyPair", "client_security", "new_key_pair", "server_security"]
-
-Context = zmq.Context[zmq.Socket[bytes]]
-Configure = Callable[[zmq.Socket[bytes]], None]
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
@@ -107,7 +109,7 @@ class Gatekeeper:
         self._tell(_STOP)
         self._thread.join(_JOIN_SECONDS)
         if self._thread.is_alive():
-            raise LinkError(f"the gatekeeper of CURVE links did not stop within {_JOIN_SECONDS:g} s")
+            raise LinkError(f"the gatekeeper of CURVE links did not stop within {short(_JOIN_SECONDS)} s")
         self._thread = None
 
     def _tell(self, command: list[bytes]) -> None:

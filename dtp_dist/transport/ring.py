@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 
-from dtp_dist.messages import MAX_PAYLOADS
+from dtp_dist.transport.messages import MAX_PAYLOADS
 
 __all__ = ["Ring"]
 

@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import NoReturn, Unpack
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
-from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender, wait_for
+from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender, Transport, wait_for
+from dtp_dist.transport.messages import HEADER_BYTES, LinkIdentity, Message
 from dtp_dist.transport.ring import Ring
-from dtp_dist.wire import Buffer, decode, encode, read_header, to_message
+from dtp_dist.transport.wire import Buffer, decode, encode, read_header, to_message
 
-__all__ = ["SHARED_MEMORY", "SharedReceiver", "SharedSender"]
+__all__ = ["SHARED_MEMORY", "SHM", "SharedReceiver", "SharedSender"]
 
 SHARED_MEMORY = sys.platform == "linux"
 """Whether this system has what these links need."""
@@ -116,6 +116,10 @@ class _Socket:
             )
         raise LinkError(f"{self.identity}: waiting for {purpose}: the other stage has closed the link")
 
+    def cut(self) -> None:
+        """Break the connection; both ends notice."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close it."""
         self.socket.close()
@@ -182,6 +186,13 @@ class SharedSender(Sender):
         except ConnectionError:
             self._end.gone(purpose)
         self._end.sequence += 1
+
+    def _lose(self) -> None:
+        self._end.sequence += 1
+
+    def cut(self) -> None:
+        """Break the connection; the receiver notices."""
+        self._end.cut()
 
     def close(self) -> None:
         """Close the socket; the receiver can still read what was sent."""
@@ -264,8 +275,27 @@ class SharedReceiver(Receiver):
         self._end.sequence += 1
         return message
 
+    def cut(self) -> None:
+        """Break the connection; the sender notices."""
+        self._end.cut()
+
     def close(self) -> None:
         """Close the socket and remove its file, if it is there still."""
         self._end.close()
         with contextlib.suppress(OSError):
             self._path.unlink()
+
+
+SHM = Transport(
+    scheme="shm",
+    in_folder=True,
+    encrypted=False,
+    needs_no_thread=True,
+    receiver=lambda endpoint, identity, context, options, configure: SharedReceiver(
+        endpoint, identity, **options
+    ),
+    sender=lambda endpoint, identity, context, options, configure: SharedSender(
+        endpoint, identity, **options
+    ),
+    available=SHARED_MEMORY,
+)

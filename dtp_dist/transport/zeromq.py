@@ -10,23 +10,26 @@ ZeroMQ reconnects in silence and drops what was on its way, so messages are numb
 number 0, and a gap is a lost link. The caller owns the context: one per process, with one I/O thread.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NotRequired, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, TypeVar, Unpack
 
 import zmq
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import LinkIdentity, Message
-from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender
-from dtp_dist.wire import decode, split
+from dtp_dist.transport.base import LinkOptions, Patience, Receiver, Sender, Transport
+from dtp_dist.transport.messages import LinkIdentity, Message
+from dtp_dist.transport.wire import decode, split
 
-__all__ = ["ZmqOptions", "ZmqReceiver", "ZmqSender"]
+if TYPE_CHECKING:
+    from dtp_dist.transport.base import Configure, Context
 
-Context = zmq.Context[zmq.Socket[bytes]]
+__all__ = ["IPC", "TCP", "ZmqOptions", "ZmqReceiver", "ZmqSender"]
 
 _CONNECT_MS = _HANDSHAKE_MS = 5_000
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1_000
@@ -38,7 +41,7 @@ _OVERHEAD_BYTES = 1_024
 class ZmqOptions(LinkOptions):
     """`configure`: called with the socket before it binds or connects, the place for CURVE keys."""
 
-    configure: NotRequired[Callable[[zmq.Socket[bytes]], None] | None]
+    configure: NotRequired[Configure | None]
 
 
 class _End:
@@ -70,7 +73,7 @@ class _End:
     def open(self, action: Callable[[str], Any], endpoint: str) -> None:
         """Configure, then bind or connect; raises LinkError, and gives the socket up, if that fails."""
         try:
-            self.socket.setsockopt(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+            self.socket.setsockopt(zmq.IPV6, int("://[" in endpoint))
             if self._configure is not None:
                 self._configure(self.socket)
             action(endpoint)
@@ -134,6 +137,13 @@ class ZmqSender(Sender):
             raise LinkError(f"{self.identity}: lost while sending {message}: {error}") from error
         self._end.sequence += 1
 
+    def _lose(self) -> None:
+        self._end.sequence += 1
+
+    def cut(self) -> None:
+        """Break the connection, and let ZeroMQ make no new one."""
+        self._end.socket.disconnect(self.endpoint)
+
     def close(self) -> None:
         """Close the socket; what was sent stays on its way for a second, or until the context ends."""
         self._end.socket.close()
@@ -183,11 +193,48 @@ class ZmqReceiver(Receiver):
         self._end.sequence += 1
         return message
 
+    def cut(self) -> None:
+        """Break the connection, and let ZeroMQ take no new one."""
+        self._end.socket.unbind(self.endpoint)
+
     def close(self) -> None:
-        """Close the socket and remove its `ipc` file."""
+        """Close the socket."""
         self._end.socket.close()
-        path = self.endpoint.removeprefix("ipc://")
-        if path == self.endpoint:
-            return
+
+
+class _FileReceiver(ZmqReceiver):
+    """The receiving end that is bound to a file, and removes it: ZeroMQ does so where it chose the name."""
+
+    def close(self) -> None:
+        """Close the socket and remove its file."""
+        super().close()
         with contextlib.suppress(OSError):
-            os.unlink(path)  # ZeroMQ removes only those whose names it chose itself
+            os.unlink(self.endpoint.removeprefix(f"{IPC.scheme}://"))
+
+
+End = TypeVar("End", bound=ZmqSender | ZmqReceiver)
+
+
+def _opening(end: type[End]) -> Callable[[str, LinkIdentity, Context, LinkOptions, Configure | None], End]:
+    """Return what opens ends of one class, as a ``Transport`` wants it."""
+    return lambda endpoint, identity, context, options, configure: end(
+        context, endpoint, identity, configure=configure, **options
+    )
+
+
+IPC = Transport(
+    scheme="ipc",
+    in_folder=True,
+    encrypted=False,
+    needs_no_thread=False,
+    receiver=_opening(_FileReceiver),
+    sender=_opening(ZmqSender),
+)
+TCP = Transport(
+    scheme="tcp",
+    in_folder=False,
+    encrypted=True,
+    needs_no_thread=False,
+    receiver=_opening(ZmqReceiver),
+    sender=_opening(ZmqSender),
+)

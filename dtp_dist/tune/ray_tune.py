@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,10 +21,11 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 
+from dtp_dist import import_path
 from dtp_dist.config import Config, to_dict
-from dtp_dist.runtime import ray_cluster
-from dtp_dist.tune.trials import Outcome, Trial, outcome_of, record
-from dtp_dist.tune.worker import METRIC, Job, run_trial
+from dtp_dist.runtime.ray import cluster
+from dtp_dist.tune.trials import Outcome, Trial, in_words, outcome_of, record
+from dtp_dist.tune.worker import Job, run_trial
 
 Tell = Callable[[str], None]
 
@@ -46,18 +47,19 @@ def run_trials(
     """
     cpus = max(stages_of(trial.config) * trial.config.parallel.threads for trial in trials)
     at_once = parallel or max(1, (os.cpu_count() or 1) // cpus)
-    ray_cluster.connect(at_once * cpus)
+    cluster.connect(at_once * cpus, tell)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a trial died of is told in one line
     try:
-        need = {name.lower(): count * cpus for name, count in ray_cluster.bundle(trials[0].config).items()}
-        need["cpu"] = float(cpus)
-        jobs = {trial.number: _job(trial) for trial in trials}
+        gpus = cluster.has_gpus()
+        jobs = {trial.number: _job(trial, gpus) for trial in trials}
+        on_gpus = any(device_to_ask_for(trial.config, gpus) == "cuda" for trial in trials)
+        need = {"cpu": float(cpus), **({"gpu": float(cpus)} if on_gpus else {})}
         with tempfile.TemporaryDirectory(prefix="dtp-dist-") as storage:
             tune.Tuner(
                 tune.with_resources(tune.with_parameters(_train, jobs=jobs), need),
                 param_space={"trial": tune.grid_search(list(jobs))},
                 tune_config=tune.TuneConfig(
-                    metric=None if asha else METRIC,
+                    metric=None if asha else trials[0].metric,
                     mode=None if asha else "min",
                     max_concurrent_trials=at_once,
                     reuse_actors=True,  # a new one imports torch again
@@ -83,7 +85,7 @@ def _scheduler(trials: Sequence[Trial], ended: Sequence[Outcome]) -> ASHASchedul
     train = trials[0].config.train
     grace = max(1, train.evaluate_every)
     limit = max(train.epochs, grace) + 1  # at which a trial would be stopped: one that is whole ends itself
-    scheduler = ASHAScheduler("epoch", METRIC, "min", max_t=limit, grace_period=grace)
+    scheduler = ASHAScheduler("epoch", trials[0].metric, "min", max_t=limit, grace_period=grace)
     for outcome in ended:
         seen: Any = SimpleNamespace(trial_id=outcome.trial.name)
         controller: Any = None  # not looked at
@@ -93,9 +95,16 @@ def _scheduler(trials: Sequence[Trial], ended: Sequence[Outcome]) -> ASHASchedul
     return scheduler
 
 
-def _job(trial: Trial) -> Job:
-    path = [os.path.abspath(entry or ".") for entry in sys.path]
-    return Job(trial.folder.resolve(), trial.record.resolve(), to_dict(trial.config), os.getcwd(), path)
+def _job(trial: Trial, gpus: bool) -> Job:
+    parallel = replace(trial.config.parallel, device=device_to_ask_for(trial.config, gpus))
+    config, path = to_dict(replace(trial.config, parallel=parallel)), import_path.stage_path()
+    return Job(trial.folder.resolve(), trial.record.resolve(), config, os.getcwd(), path, trial.metric)
+
+
+def device_to_ask_for(config: Config, gpus: bool) -> str:
+    """Return the device of a trial: a GPU that is reserved for it must not stay unused without a word."""
+    device = config.parallel.device
+    return "cuda" if device == "auto" and gpus else device
 
 
 def _train(settings: Mapping[str, Any], jobs: Mapping[int, Job]) -> None:
@@ -110,18 +119,18 @@ class _Watch(TrialProgressCallback):
     """
 
     def __init__(self, trials: Sequence[Trial], tell: Tell) -> None:
-        super().__init__(metric=METRIC)
+        super().__init__(metric=trials[0].metric)
         self._trials, self._tell = {trial.number: trial for trial in trials}, tell
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Tell a validation error."""
+        """Tell what a trial has reached."""
         mine = self._trials[trial.config["trial"]]
-        if METRIC in result:
+        if mine.metric in result:
             epochs = mine.config.train.epochs
-            error = f"valid error {result[METRIC]:.2f} %"
-            self._tell(f"{mine.name}  epoch {result['epoch']}/{epochs}  {error}")
+            said = in_words(mine.metric, result[mine.metric])
+            self._tell(f"{mine.name}  epoch {result['epoch']}/{epochs}  {said}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a trial that ended neither by itself nor by a failure: the scheduler has stopped it."""
@@ -134,5 +143,5 @@ class _Watch(TrialProgressCallback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a trial whose worker was lost."""
         mine = self._trials[trial.config["trial"]]
-        record(mine.record, "failed", "its worker was lost; the same call goes on", final=False)
+        record(mine.record, "failed", "its worker was lost; the same call resumes it", final=False)
         self._tell(f"{mine.name}  failed: its worker was lost")

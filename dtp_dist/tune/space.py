@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 from dtp_dist.config.parse import suggest
 from dtp_dist.errors import ConfigError
+from dtp_dist.text.foreign import TEXT_BYTES, parse_yaml, read_file
 
 Values = dict[str, Any]
 
@@ -107,11 +106,11 @@ def read_space(path: Path) -> Space:
         ConfigError: the file is missing or not YAML, or a distribution is unknown or has wrong bounds.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(read_file(path, TEXT_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); name a space with --space") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(raw, dict) or not raw:
         example = "optimizer.forward.lr: {log_uniform: [1.0e-4, 1.0e-1]}"
         raise ConfigError(f"{path}: is not a space; write keys with distributions, e.g. {example}")

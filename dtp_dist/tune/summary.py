@@ -11,19 +11,21 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from dtp_dist.checkpoint import write_file
-from dtp_dist.report.axis import short
-from dtp_dist.tune.trials import Outcome, as_config, best_of
+from dtp_dist.storage.files import write_file
+from dtp_dist.text.measures import measured_in
+from dtp_dist.text.numbers import short
+from dtp_dist.text.printable import printable
+from dtp_dist.tune.trials import ERROR, LOSS, Outcome, as_config, best_of
 
 TRIALS, BEST = "trials.csv", "best.yaml"
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes by validation error, the lowest first; failed ones and those without one last."""
+    """Return the outcomes by their metric, the lowest first; failed ones and those without one last."""
 
     def key(outcome: Outcome) -> tuple[bool, float, int]:
-        error = math.inf if outcome.valid_error is None else outcome.valid_error
-        return outcome.state == "failed", error, outcome.trial.number
+        reached = math.inf if outcome.reached is None else outcome.reached
+        return outcome.state == "failed", reached, outcome.trial.number
 
     return sorted(outcomes, key=key)
 
@@ -32,20 +34,23 @@ def trial_table(outcomes: Sequence[Outcome]) -> Table:
     """Return the outcomes as a table."""
     keys = list(outcomes[0].trial.values) if outcomes else []
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("trial", "state", "epoch", "valid %", "test %"):
+    metric = outcomes[0].trial.metric if outcomes else ERROR
+    what = "%" if metric == ERROR else "loss"
+    for name in ("trial", "state", "epoch", f"valid {what}", f"test {what}"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("trial", "state") else "right")
     for key in keys:
         table.add_column(_head(key), overflow="fold", justify="right")
     for outcome in outcomes:
         drawn = outcome.trial.values.values()
-        numbers = (outcome.run.place("epoch"), outcome.valid_error, outcome.run.last("test_error"))
+        on_test = outcome.run.last(metric.replace("valid", "test"))
+        numbers = (outcome.run.place("epoch"), outcome.reached, on_test)
         cells = [
             outcome.trial.name,
             outcome.state,
             *("–" if value is None else short(value) for value in numbers),
-            *(_brief(value) if isinstance(value, float) else str(value) for value in drawn),
+            *(short(value) if isinstance(value, float) else str(value) for value in drawn),
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
 
@@ -54,21 +59,19 @@ def _head(key: str) -> str:
     return "\n".join(key.split(".")[-2:]).replace("_", "_\n")
 
 
-def _brief(value: float) -> str:
-    """Return a number in six characters or so: 0.25, 5.6e-4."""
-    return f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.1e}".replace("e-0", "e-")
-
-
 def write_trials(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write ``trials.csv``: a row a trial, with its settings, errors in percent, and why it failed.
+    """Write ``trials.csv``: a row a trial, with its settings, what it reached, and why it failed.
 
     Raises:
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     keys = list(outcomes[0].trial.values) if outcomes else []
-    measured = ("train_loss", "valid_error", "test_error")
+    known = measured_in(each.run.measured() for each in outcomes)
+    measured = ["train_loss", *(f"{split}_{name}" for split, name in known)]
+    if outcomes and outcomes[0].trial.metric == LOSS:
+        measured += ["valid_loss", "test_loss"]
     rows.writerow(["trial", "state", "epoch", *measured, *keys, "message"])
     for each in outcomes:
         values = [each.run.place("epoch"), *(each.run.last(name) for name in measured)]
@@ -77,10 +80,10 @@ def write_trials(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def write_best(folder: Path, outcomes: Sequence[Outcome], name: str) -> Outcome | None:
-    """Write ``best.yaml``, which ``train`` takes, and return whose it is; None where no trial has an error.
+    """Write ``best.yaml``, which ``train`` takes, and return whose it is; None where no trial was evaluated.
 
     Raises:
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     best = best_of(outcomes)
     if best is not None:

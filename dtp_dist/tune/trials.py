@@ -10,16 +10,21 @@ from typing import Any
 
 import yaml
 
-from dtp_dist.checkpoint import write_file
 from dtp_dist.config import Config, parse_config, read_config, to_dict
+from dtp_dist.config.batches import label_columns
 from dtp_dist.errors import ConfigError
-from dtp_dist.flat import flat
 from dtp_dist.report.read import Run, read_run
-from dtp_dist.run_files import RESULT
+from dtp_dist.storage.files import write_file
+from dtp_dist.storage.lock import is_empty
+from dtp_dist.storage.run_files import RESULT
+from dtp_dist.text.dotted import flat
+from dtp_dist.text.foreign import TEXT_BYTES, is_regular, parse_json, parse_yaml, read_file
+from dtp_dist.text.numbers import error_rate, short
 from dtp_dist.tune.space import Space, Values, as_overrides
 
 SEARCH = "tune.yaml"
-UNTOLD = ("name", "run_dir")
+UNTOLD = ("name", "run_dir", "code_dir")
+ERROR, LOSS = "valid_error", "valid_loss"
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,14 @@ class Trial:
         folder: its run directory.
         values: what was drawn for it.
         config: its configuration, checked.
+        metric: what trials are compared by, the less the better.
     """
 
     number: int
     folder: Path
     values: Values
     config: Config
+    metric: str = ERROR
 
     @property
     def name(self) -> str:
@@ -67,9 +74,22 @@ class Outcome:
     final: bool
 
     @property
-    def valid_error(self) -> float | None:
-        """The validation error, percent, as measured last."""
-        return self.run.last("valid_error")
+    def reached(self) -> float | None:
+        """What it is compared by, as measured last."""
+        return self.run.last(self.trial.metric)
+
+    @property
+    def said(self) -> str:
+        """The same in words."""
+        return in_words(self.trial.metric, self.reached)
+
+
+def in_words(metric: str, value: float | None) -> str:
+    """Return what trials are compared by in words: ``valid error 2.02 %``, ``valid loss 0.25``."""
+    name = metric.replace("_", " ")
+    if value is None:
+        return f"no {name}"
+    return f"{name} {error_rate(value)} %" if metric == ERROR else f"{name} {short(value)}"
 
 
 def plan_trials(
@@ -80,7 +100,7 @@ def plan_trials(
     Raises:
         ConfigError: a key is unknown, or a drawn value is not allowed; names the trial and the key.
     """
-    trials = []
+    trials: list[Trial] = []
     for number in range(count):
         values, name = space.draw(seed, number), f"trial_{number:04d}"
         try:
@@ -89,8 +109,14 @@ def plan_trials(
             raise ConfigError(f"{error} (in {name} of the search)") from None
         config = replace(config, name=f"{config.name}-{name}", run_dir=str(folder / name))
         _check(config)
-        trials.append(Trial(number, folder / name, values, config))
+        metric = trials[0].metric if trials else metric_of(config)
+        trials.append(Trial(number, folder / name, values, config, metric))
     return trials
+
+
+def metric_of(config: Config) -> str:
+    """Return what trials of a configuration are compared by: the error of classes, the loss of numbers."""
+    return ERROR if label_columns(config) is None else LOSS
 
 
 def _check(config: Config) -> None:
@@ -110,20 +136,19 @@ def open_search(folder: Path, source: Path, overrides: Sequence[str], space: Pat
 
     Raises:
         ConfigError: it holds another search, or something else.
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     asked = {
         "search_seed": seed,
         "config": {key: value for key, value in read_config(source, overrides).items() if key not in UNTOLD},
-        "space": yaml.safe_load(space.read_text()),
+        "space": parse_yaml(read_file(space, TEXT_BYTES)),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = sorted(path.name for path in folder.iterdir())
-        known = yaml.safe_load((folder / SEARCH).read_text()) if SEARCH in there else None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        known = parse_yaml(read_file(folder / SEARCH, TEXT_BYTES)) if is_regular(folder / SEARCH) else None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--out: {folder} can't be used ({error}); name another folder") from None
-    if known is None and there:
+    if known is None and not is_empty(folder):
         raise ConfigError(f"--out: {folder} exists and holds no search; name another folder")
     if known is None:
         write_file(folder / SEARCH, yaml.safe_dump(asked, sort_keys=False).encode())
@@ -141,7 +166,7 @@ def outcome_of(trial: Trial) -> Outcome:
     if run.result and (trial.folder / RESULT).is_file():
         return Outcome(trial, "done", "", run, final=True)
     try:
-        known: Any = json.loads(trial.record.read_text())
+        known: Any = parse_json(read_file(trial.record, TEXT_BYTES))
         return Outcome(trial, known["state"], known["message"], run, final=known["final"])
     except (OSError, ValueError, KeyError, TypeError):
         return Outcome(trial, "open", "", run, final=False)
@@ -151,20 +176,20 @@ def record(path: Path, state: str, message: str = "", *, final: bool) -> None:
     """Write how a trial ended: stopped by the scheduler, or failed.
 
     Raises:
-        CheckpointError: it can't be written.
+        StorageError: it can't be written.
     """
     write_file(path, json.dumps({"state": state, "message": message, "final": final}).encode())
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """Return the trial of the lowest validation error: among those that are done, if any is."""
-    known = [each for each in outcomes if each.valid_error is not None and each.state != "failed"]
+    """Return the trial that comes first by its metric: among those that are done, if any is."""
+    known = [each for each in outcomes if each.reached is not None and each.state != "failed"]
     done = [each for each in known if each.state == "done"]
-    return min(done or known, key=lambda each: each.valid_error or 0.0, default=None)
+    return min(done or known, key=lambda each: each.reached or 0.0, default=None)
 
 
 def as_config(outcome: Outcome, name: str) -> str:
     """Return a trial's configuration as a file that ``train`` takes."""
     raw = {**to_dict(outcome.trial.config), "name": name, "run_dir": None}
-    head = f"# {outcome.trial.name} of a search, {outcome.state}, valid error {outcome.valid_error:.2f} %\n"
+    head = f"# {outcome.trial.name} of a search, {outcome.state}, {outcome.said}\n"
     return head + yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, width=110)

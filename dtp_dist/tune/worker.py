@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtp_dist.checkpoint import newest_checkpoint
-from dtp_dist.config import parse_config
-from dtp_dist.errors import CheckpointError, ConfigError, DtpDistError, NonFiniteError
+from dtp_dist import import_path
+from dtp_dist.config import Config, parse_config, to_dict
+from dtp_dist.config.source import CODE, read_source
+from dtp_dist.errors import ConfigError, DtpDistError, NonFiniteError, StorageError
 from dtp_dist.monitor.base import Line, Monitor
-from dtp_dist.report.read import is_number, read_run
-from dtp_dist.trainer import resume, train
+from dtp_dist.report.read import read_run
+from dtp_dist.report.spans import is_number
+from dtp_dist.storage.checkpoint import newest_checkpoint
+from dtp_dist.storage.origin import origin_of
+from dtp_dist.storage.run_files import CONFIG
+from dtp_dist.system.paths import absolute
+from dtp_dist.training.trainer import resume, train
 from dtp_dist.tune.trials import record
-
-METRIC = "valid_error"
-"""What trials are compared by, in percent: the less the better."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -34,13 +36,15 @@ class Job:
         config: its configuration as plain data.
         place: working directory of the search, which relative paths start from.
         path: where modules are imported from.
+        metric: what trials are compared by.
     """
 
     folder: Path
     record: Path
     config: Mapping[str, Any]
     place: str
-    path: Sequence[str]
+    path: list[str]
+    metric: str
 
 
 class Halted(KeyboardInterrupt):
@@ -48,25 +52,25 @@ class Halted(KeyboardInterrupt):
 
 
 class Reporter(Monitor):
-    """Reports every validation error; Tune answers a report by SystemExit where the trial is to stop."""
+    """Reports every value of the metric; Tune answers a report by SystemExit where the trial is to stop."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, report: Report, metric: str) -> None:
+        self._report, self._metric = report, metric
 
     def write(self, line: Line) -> None:
-        """Report the line if it has a validation error."""
+        """Report the line if it has the metric."""
         if line.event is None:
-            report_values(self._report, line.epoch, line.values)
+            report_values(self._report, self._metric, line.epoch, line.values)
 
     def close(self) -> None:
         """Nothing to do."""
 
 
-def report_values(report: Report, epoch: int, values: Mapping[str, Any]) -> None:
-    """Report a validation error (percent) and its epoch (1-based), if there is one."""
-    if is_number(values.get(METRIC)):
+def report_values(report: Report, metric: str, epoch: int, values: Mapping[str, Any]) -> None:
+    """Report a metric's value and its epoch (1-based), if there is one."""
+    if is_number(values.get(metric)):
         try:
-            report({METRIC: values[METRIC], "epoch": epoch})
+            report({metric: values[metric], "epoch": epoch})
         except SystemExit:
             raise Halted("stopped by the search's scheduler") from None
 
@@ -78,7 +82,7 @@ def run_trial(job: Job, report: Report) -> None:
         SystemExit: the scheduler has stopped it, as Tune expects.
     """
     os.chdir(job.place)
-    sys.path.extend(entry for entry in job.path if entry not in sys.path)
+    import_path.take(job.path)
     try:
         _go(job, report)
     except Halted:
@@ -90,19 +94,37 @@ def run_trial(job: Job, report: Report) -> None:
         record(job.record, "failed", text, final=False)
 
 
+def is_own(folder: Path, config: Config) -> bool:
+    """Return whether a trial's folder says of code, and of what is handed to it, what the search says."""
+    told, due = (_code_of(each) for each in (read_source(folder / CONFIG, trusted=False), to_dict(config)))
+    return told == due
+
+
+def _code_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says of code, its folder as a path that is the same from everywhere."""
+    found = {key: raw.get(key) for key in (*CODE, "code_dir")}
+    data, folder = found["data"], found["code_dir"]
+    data = {**data, "root": None} if isinstance(data, Mapping) else data
+    return {
+        **found,
+        "data": data,
+        "code_dir": absolute("code_dir", folder) if isinstance(folder, str) else folder,
+    }
+
+
 def _go(job: Job, report: Report) -> None:
-    watch = [lambda steps, epochs: Reporter(report)]
+    watch = [lambda steps, epochs: Reporter(report, job.metric)]
     config = parse_config(dict(job.config))
     job.record.unlink(missing_ok=True)
     try:
-        _, manifest = newest_checkpoint(job.folder)
-    except CheckpointError:
+        _, manifest = newest_checkpoint(job.folder, origin_of(config))
+    except StorageError:
         shutil.rmtree(job.folder, ignore_errors=True)
         result = train(config, watch=watch).result
     else:
         for line in read_run(job.folder, trace=False).lines:
             if line["step"] <= manifest.step:
-                report_values(report, line["epoch"], line)
-        result = resume(job.folder, allow_code=True, watch=watch).result
-    if result[METRIC] is None:
+                report_values(report, job.metric, line["epoch"], line)
+        result = resume(job.folder, allow_code=is_own(job.folder, config), watch=watch).result
+    if result.get(job.metric) is None:
         raise ConfigError(f"data.name: {config.data.name} has no validation split to compare trials by")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ from torch import nn
 import dtp_dist
 from dtp_dist import load_config, resume, train
 from dtp_dist.algorithm.state import weights_sha256
-from dtp_dist.checkpoint import newest_checkpoint, read_layers
-from dtp_dist.errors import ConfigError
+from dtp_dist.errors import ConfigError, StorageError
 from dtp_dist.monitor.base import Line, Monitor
-from dtp_dist.network import state_dict_of
-from runs import PATIENCE, error_of, read_metrics, read_result, small, small_config, write_config
+from dtp_dist.storage.checkpoint import LayerFile, complete_checkpoint, read_layers, write_layer
+from dtp_dist.storage.export import state_dict_of
+from dtp_dist.training.trainer import evaluate
+from runs import PATIENCE, error_of, newest, read_metrics, read_result, small, small_config, write_config
 
 
 def test_what_the_package_offers():
@@ -41,9 +44,12 @@ def test_train_returns_the_result_and_the_network(tmp_path):
     assert error < 60, "it does not learn"
 
 
-def test_the_hash_is_of_the_checkpoint_and_the_network_is_its_forward_half(tmp_path):
+def test_the_hash_is_of_the_checkpoint_and_the_network_is_its_forward_half(tmp_path, monkeypatch):
+    read, real = [], LayerFile.__getitem__
+    monkeypatch.setattr(LayerFile, "__getitem__", lambda file, name: read.append(name) or real(file, name))
     result, network = train(small_config(f"run_dir={tmp_path / 'run'}", "train.max_steps=4"))
-    folder, manifest = newest_checkpoint(tmp_path / "run")
+    assert {name.split(".")[1] for name in read} == {"weight", "bias"}, "no optimizer's state is read again"
+    folder, manifest = newest(tmp_path / "run")
     states = list(read_layers(folder, 5))
     assert weights_sha256(states) == result["weights_sha256"]
     assert (manifest.step, manifest.epoch, manifest.seed) == (4, 0, 0)
@@ -99,6 +105,7 @@ def pairs() -> dict[int, tuple[nn.Module, nn.Module | None]]:
     }
 
 
+@pytest.mark.slow
 def test_modules_of_ones_own_are_trained_in_process(tmp_path):
     raw = small(model=INSTANCES)
     hashes = set()
@@ -172,3 +179,35 @@ def test_a_run_that_was_killed_before_its_result_was_written_gives_it_when_it_is
     assert {name: again[name] for name in kept} == {name: result[name] for name in kept}
     with pytest.raises(ConfigError, match="is trained to its end"):
         resume(run_dir)
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_its_own(tmp_path):
+    """Weights of another seed and a step that was changed are passed over; the bits stay the same."""
+    every = ("train.checkpoint_every=4", "train.keep_checkpoints=9", "monitor.tensorboard=false")
+    whole, _ = train(small_config(f"run_dir={tmp_path / 'whole'}", "train.max_steps=16", *every))
+    train(small_config(f"run_dir={tmp_path / 'run'}", "train.max_steps=8", *every))
+    train(small_config(f"run_dir={tmp_path / 'other'}", "train.max_steps=12", "seed=5", *every))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(tmp_path / "other" / "checkpoints" / "step-000000012", checkpoints / "step-000000012")
+    shutil.copytree(checkpoints / "step-000000004", checkpoints / "step-000000016")
+    result, _ = resume(tmp_path / "run", ["train.max_steps=16", "train.keep_checkpoints=1"])
+    assert result["weights_sha256"] == whole["weights_sha256"]
+    [told] = [line for line in read_metrics(tmp_path / "run") if line.get("event") == "resumed"]
+    assert (told["step"], told["checkpoint"]) == (8, "step-000000008")
+    assert [note.rpartition("/manifest.json: ")[2].split(";")[0] for note in told["notes"]] == [
+        "is of step 4, which its folder's name does not say",
+        "is of another experiment than the run's configuration (seed 5 differs)",
+    ]
+    assert newest(tmp_path / "run")[1].step == 16
+
+
+def test_a_checkpoint_with_weights_of_another_shape_is_one_line(tmp_path):
+    """Its manifest was written anew by somebody who could, so it is a checkpoint; its weights do not fit."""
+    train(small_config(f"run_dir={tmp_path / 'run'}", "train.max_steps=2", "monitor.tensorboard=false"))
+    folder, manifest = newest(tmp_path / "run")
+    states = [dict(state) for state in read_layers(folder, 5)]
+    states[1]["forward.bias"] = states[1]["forward.bias"][:1].clone()  # would be spread over all units
+    files = tuple(write_layer(folder, index, state) for index, state in enumerate(states, 1))
+    complete_checkpoint(folder, replace(manifest, files=files), 2)
+    with pytest.raises(StorageError, match=r"forward.bias of layer 2 has the shape \[1\]; .* \[32\]"):
+        evaluate(tmp_path / "run", "test")

@@ -32,13 +32,34 @@ def test_a_report_shows_every_part_of_a_run(folder):
     result = read_result(folder / "runs" / "good")
     assert result["weights_sha256"] in text
     assert f"{result['test_error']:.2f}" in text
-    charts = ("training loss", "validation error", "samples per second", "forward loss", "inverse loss")
-    stages = ("Busy share", "Longest wait", "Timeline", "update, minibatch")
+    charts = (
+        "training loss",
+        "validation error",
+        "test error against seconds",
+        "samples per second",
+        "forward loss",
+        "inverse loss",
+    )
+    stages = ("Busy share", "Longest wait: stage", "Timeline", "update, minibatch")
     for due in (*charts, "displacement", "angle between", *stages):
         assert due in text
     assert "optimizer.forward.lr" in text, "what differs"
     assert "lower the learning rate" in text, "why it failed"
     assert "Nothing was recorded" not in text
+
+
+def test_a_report_of_a_folder_is_about_its_runs_and_overwrites_nothing(folder):
+    place = folder / "reports"
+    place.mkdir()
+    for name in ("report.html", "report-2.html"):
+        done = run_cli("report", "../runs", cwd=place)
+        assert done.stdout == f"{name}: ../runs/good done, ../runs/bad failed\n"
+    refused = run_cli("report", "../runs", "--out", "report.html", cwd=place)
+    assert refused.returncode == 2
+    assert "report.html: exists; name another with --out, or add --force to replace it" in the_line(refused)
+    replaced = run_cli("report", "../runs/good", "--out", "report.html", "--force", cwd=place)
+    assert replaced.returncode == 0
+    assert "dtp_dist: good" in (place / "report.html").read_text()
 
 
 def test_a_report_of_nothing_is_one_line(folder):

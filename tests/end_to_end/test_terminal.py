@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -43,7 +44,7 @@ class Terminal:
             stderr=slave,
             preexec_fn=_take_terminal,
         )
-        self._slave = slave
+        self.slave = slave
 
     def read_until(self, true: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
@@ -55,7 +56,7 @@ class Terminal:
     def wait_for_end(self) -> int:
         self.read_until(lambda: self.process.poll() is not None)
         self.read_until(lambda: not select.select([self.master], [], [], 0.1)[0])
-        assert termios.tcgetattr(self._slave) == self.before
+        assert termios.tcgetattr(self.slave) == self.before
         return self.process.returncode
 
     def screen(self) -> list[str]:
@@ -66,7 +67,7 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self.master)
-        os.close(self._slave)
+        os.close(self.slave)
 
 
 def _take_terminal() -> None:
@@ -87,13 +88,18 @@ def test_a_run_leaves_its_last_view_and_its_result_on_the_terminal(tmp_path):
     assert terminal.seen.count(HIDE) == 1
     assert terminal.seen.rindex(SHOW) > terminal.seen.index(HIDE)
     [head] = [number for number, line in enumerate(lines) if line.startswith("stage  layers")]
-    assert "epoch 1/2" in lines[0], "whole epochs stay above the view"
+    assert lines[0].startswith("warning: parallel.runtime=inprocess: the 2 stages take turns")
+    [whole] = [number for number, line in enumerate(lines) if line.startswith("epoch 1/2")]
+    assert whole < head, "whole epochs stay above the view"
     assert [line.split()[0] for line in lines[head + 1 : head + 3]] == ["0", "1"]
     assert re.fullmatch(r"epoch 2/2 +━+ +step 60/60 +0:00:00 left", lines[head + 3])
     assert re.fullmatch(
-        r"train loss \S+, error % train \S+ valid \S+ test \S+, \d+ samples/s", lines[head + 4]
+        r"train loss \S+, error % train \S+ valid \S+ test \S+, [\d,]+ samples/s", lines[head + 4]
     )
     assert lines[head + 5].startswith("valid error")
+    assert not [line for line in lines if "\\n" in line], (
+        "a line that is broken in two is no line break in text"
+    )
 
 
 def test_ctrl_c_leaves_a_terminal_as_it_was(tmp_path):
@@ -111,6 +117,52 @@ def test_ctrl_c_leaves_a_terminal_as_it_was(tmp_path):
     assert [line for line in lines if line.startswith("interrupted at step")]
     assert [line for line in lines if line.startswith("virtual epoch")]
     assert lines[-2:] == ["interrupted; nothing is left running", ""]
+
+
+def test_a_terminal_that_goes_away_in_the_middle_of_the_table_does_not_end_the_run(tmp_path):
+    """Without SIGHUP, as to a process that was disowned: this one has it ignored, as nohup does."""
+    config = write_config(tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        terminal = Terminal(["train", config, "run_dir=run", "train.epochs=10", "monitor.every=1"], tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    terminal.read_until(lambda: b"left" in terminal.seen)
+    os.close(terminal.slave)
+    os.close(terminal.master)
+    assert terminal.process.wait(PATIENCE) == 0
+    assert read_result(tmp_path / "run")["steps"] == 10 * 30
+
+
+def in_bash(line: str, cwd: Path) -> tuple[int, str]:
+    """Return the exit code of a line of shell and what it said on stderr."""
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "| head -c 1 >/dev/null; exit ${PIPESTATUS[0]}",
+        "| cat >/dev/full 2>/dev/null; exit ${PIPESTATUS[0]}",
+        ">/dev/full",
+        ">&- 2>&- <&-",
+    ],
+)
+def test_an_output_that_takes_no_more_does_not_end_the_run(tmp_path, rest):
+    line = shlex.join(command("train", write_config(tmp_path), "run_dir=run", "monitor.every=1"))
+    assert in_bash(f"{line} {rest}", tmp_path) == (0, "")
+    assert read_result(tmp_path / "run")["steps"] == 30
+
+
+@pytest.mark.parametrize("arguments", ["config --explain", "config --explain --markdown", "runs . --json"])
+def test_a_listing_ends_quietly_when_its_reader_has_enough_and_fails_when_it_has_no_room(tmp_path, arguments):
+    line = f"{shlex.join(command())} {arguments}"
+    assert in_bash(f"{line} | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}", tmp_path) == (0, "")
+    full = (1, "error: standard output: No space left on device\n")
+    assert in_bash(f"{line} >/dev/full", tmp_path) == full
 
 
 def test_quiet_runs_print_nothing_but_errors(tmp_path):

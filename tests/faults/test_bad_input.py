@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
     [
         ("train.epoch=3", "train.epoch: unknown key; did you mean epochs?"),
         ("parallel.in_flight=0", "parallel.in_flight: 0 is not allowed; it must be at least 1"),
-        ("model.input=[63]", "model.input: [63] does not fit the [1, 8, 8] images of digits; write [64]"),
-        ("model.layers.1.units=12", "model.layers.5.units: the last layer has 12 outputs, but digits has 10"),
+        ("model.input=[63]", "model.input: [63] does not fit the [1, 8, 8] examples of digits; write [64]"),
+        ("model.layers.5.units=12", "model.layers.5.units: the last layer has 12 outputs, but digits has 10"),
         ("nonsense", "an override is written key=value"),
     ],
 )
@@ -34,7 +34,7 @@ def test_a_user_module_that_does_not_import_is_code_2_and_names_the_layer(tmp_pa
     (tmp_path / "broken.py").write_text("import nothing_of_the_kind\n")
     layers = [{"kind": "broken:layer"}, {"kind": "dense", "units": 10, "activation": "linear"}]
     config = write_config(tmp_path, small(model={"input": [64], "layers": layers}))
-    done = run_cli("config", config, cwd=tmp_path)
+    done = run_cli("config", config, "--allow-code", cwd=tmp_path)
     assert done.returncode == 2
     assert "model.layers.1.kind: 'broken:layer' can't be imported" in the_line(done)
 

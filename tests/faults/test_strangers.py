@@ -20,10 +20,10 @@ import zmq
 
 import dtp_dist
 from dtp_dist import load_config
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
-from dtp_dist.transport import client_security, new_key_pair
-from dtp_dist.wire import encode
+from dtp_dist.transport.curve import client_security, new_key_pair
+from dtp_dist.transport.messages import HEADER_BYTES, LinkIdentity, Message, MessageKind
+from dtp_dist.transport.wire import encode
 from runs import LOCAL, PATIENCE, LiveRun, read_result, wait_until, write_config
 
 pytestmark = pytest.mark.slow
@@ -41,9 +41,8 @@ def frames() -> list[bytes]:
     """Return HELLO and an activation as stage 0 would send them, of another run."""
     link = LinkIdentity(os.urandom(16), 0, MessageKind.ACTIVATION, sender=0, layer=3)
     labels = torch.zeros(40, dtype=torch.int64)
-    activation = Message.activation(
-        torch.zeros(40, 32), labels, phase=Phase.BOTH, sender=0, layer=3, minibatch=45
-    )
+    payloads = (torch.zeros(40, 32), labels)
+    activation = Message(MessageKind.ACTIVATION, Phase.BOTH, 0, 3, 45, payloads)
     messages = [Message.hello(link), activation]
     return [b"".join(map(bytes, encode(each, link, number))) for number, each in enumerate(messages)]
 

@@ -1,4 +1,8 @@
-"""Same bits for every kind of layer and every rule: whatever the partition, the runtime and the delay."""
+"""Same bits for every kind of layer, rule, optimizer and data set: whatever the partition, runtime and delay.
+
+All are taken from the tables of the package, so that a new one takes part without a line here; a layer kind
+takes part with its line in ``EVERY_KIND``, which ``tests/unit/test_tables.py`` asks for.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,27 @@ from typing import Any
 import pytest
 
 from dtp_dist import load_config, resume, train
+from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS
+from dtp_dist.algorithm.rules import RULES
+from dtp_dist.data import SOURCES, load
 from runs import EVERY_KIND, small
 
 pytestmark = pytest.mark.slow
 
 SHORT = ("train.max_steps=12", "monitor.tensorboard=false", "train.evaluate_passes=2")
-RULES: dict[str, dict[str, Any]] = {
-    "dtp": {"name": "dtp", "alternate": "epoch"},
-    "tp": {"name": "tp"},
-    "ldrl": {"name": "ldrl"},
-    "fw_dtp": {"name": "fw_dtp"},
-    "autoencoder": {"name": "autoencoder", "output_step": 1.0},
-    "backprop": {"name": "backprop"},
-}
+OF_RULE: dict[str, dict[str, Any]] = {"dtp": {"update_order": "epoch"}, "autoencoder": {"target_step": 1.0}}
+"""Settings that let a rule do more than its defaults do."""
+
 MEASURED = ("weights_sha256", "train_loss", "valid_error", "test_error")
 
 
 def result(folder: Path, rule: str, *overrides: str) -> dict[str, Any]:
     """Return what a short run of the network with every kind of layer measured."""
-    raw = small(model=EVERY_KIND, rule=RULES[rule])
+    raw = small(model=EVERY_KIND, rule={"name": rule, **OF_RULE.get(rule, {})})
+    return measured(raw, folder, *overrides)
+
+
+def measured(raw: dict[str, Any], folder: Path, *overrides: str) -> dict[str, Any]:
     found = train(load_config(raw, [*SHORT, *overrides, f"run_dir={folder}"])).result
     return {name: found[name] for name in MEASURED}
 
@@ -36,6 +42,30 @@ def test_the_partition_does_not_matter(tmp_path, rule):
     one = result(tmp_path / "1", rule)
     for stages in (2, 6):
         assert result(tmp_path / str(stages), rule, f"parallel.stages={stages}") == one
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "torch.optim:NAdam"])
+def test_the_partition_does_not_matter_to_any_optimizer(tmp_path, name):
+    raw = small(optimizer={side: {"name": name, "lr": 1e-3} for side in ("forward", "inverse")})
+    one = measured(raw, tmp_path / "1")
+    assert measured(raw, tmp_path / "5", "parallel.stages=5") == one
+
+
+OF_A_USER = {"image_folder", "arrays", "table"}
+"""``tests/unit/test_own_data_runs.py`` has the files for them."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in SOURCES.items() if each.ensure is None and name not in OF_A_USER]
+)
+def test_a_data_set_is_the_same_in_every_process(tmp_path, name):
+    """Those without files."""
+    found = load(name, "", sketch=True)
+    output = {"kind": "dense", "units": found.classes, "activation": "linear"}
+    layers = [{"kind": "flatten"}, {"kind": "dense", "units": 8}, output]
+    raw = small(model={"input": list(found.shape), "layers": layers}, data={"name": name})
+    one = measured(raw, tmp_path / "1")
+    assert measured(raw, tmp_path / "2", "parallel.stages=2", "parallel.runtime=local") == one
 
 
 @pytest.mark.parametrize("rule", ["dtp", "ldrl", "backprop"])

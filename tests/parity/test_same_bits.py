@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 
 from dtp_dist import load_config, train
+from dtp_dist.transport.table import TRANSPORTS
 from runs import small
 
 pytestmark = pytest.mark.slow
 
 Result = dict[str, Any]
 Run = Callable[..., Result]
-MEASURED = ("weights_sha256", "steps", "train_loss", "train_error", "valid_error", "test_error")
+MEASURED = ("weights_sha256", "steps", "train_", "valid_", "test_")
+"""Beginnings of the names of what must be the same in two results."""
 
 USER_LAYERS = """
 from torch import nn
@@ -35,7 +38,7 @@ def hidden(input_shape, units):
 def user_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A module of a user's, importable here and, through ``sys.path``, in every stage's process."""
     folder = tmp_path_factory.mktemp("user")
-    (folder / "user_layers.py").write_text(USER_LAYERS)
+    (folder / "bits_layers.py").write_text(USER_LAYERS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield
@@ -62,7 +65,8 @@ def stages(count: int, in_flight: int = 1, runtime: str = "inprocess") -> tuple[
 
 
 def assert_same(one: Result, other: Result) -> None:
-    assert {name: one[name] for name in MEASURED} == {name: other[name] for name in MEASURED}
+    left, right = ({name: each[name] for name in each if name.startswith(MEASURED)} for each in (one, other))
+    assert left == right
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
@@ -84,9 +88,8 @@ def test_a_full_pipeline_in_processes_equals_the_reference(run):
     assert reference["weights_sha256"] != run(*stages(1))["weights_sha256"], "there was no delay"
 
 
-@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+@pytest.mark.parametrize("transport", [name for name, each in TRANSPORTS.items() if each.available])
 def test_the_transport_does_not_matter(run, transport):
-    """Shared memory is the default on one host."""
     pipeline = stages(2, in_flight=2, runtime="local")
     other = run(*pipeline, f"parallel.transport={transport}")
     assert_same(run(*pipeline), other)
@@ -121,25 +124,35 @@ USER_MODEL: dict[str, Any] = {
     "input": [64],
     "layers": [
         {"kind": "dense", "units": 32},
-        {"kind": "user_layers:hidden", "args": {"units": 24}, "repeat": 2},
+        {"kind": "bits_layers:hidden", "args": {"units": 24}, "repeat": 2},
         {"kind": "dense", "units": 10, "activation": "linear"},
     ],
 }
+
+
+def labels_of(targets: str, loss: str) -> tuple[str, ...]:
+    """Settings of made-up data whose labels are no classes: 35 minibatches of 40."""
+    options = f"data.options={{shape: [1, 8, 8], targets: {targets}}}"
+    return "data.name=synthetic", options, f"model.loss={loss}"
+
+
 VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any] | None]] = {
     "dtp": ((), None),
     "three inverse iterations": (("model.defaults.inverse.iterations=3",), None),
     "alternating per epoch": (
-        ("rule.alternate=epoch", "train.epochs=2", "data.batch_size=110", "train.checkpoint_every=7"),
+        ("rule.update_order=epoch", "train.epochs=2", "data.batch_size=110", "train.checkpoint_every=7"),
         None,
     ),
     "a last, smaller minibatch": (("data.batch_size=70",), None),
     "the last, smaller minibatch dropped": (("data.batch_size=70", "data.drop_last=true"), None),
     "backprop": (("rule={name: backprop}",), None),
-    "backprop alternating per epoch": (("rule={name: backprop, alternate: epoch}",), None),
+    "backprop alternating per epoch": (("rule={name: backprop, update_order: epoch}",), None),
     "tp": (("rule={name: tp}",), None),
     "stale anchor": (("rule.anchor=stale",), None),
     "today's Jacobian": (("rule.jacobian=current",), None),
     "user-made modules": ((), USER_MODEL),
+    "squared error of numbers": (labels_of("numbers", "mse"), None),
+    "binary cross-entropy of several labels": (labels_of("labels", "binary_cross_entropy"), None),
 }
 IN_PROCESSES = VARIANTS.keys() - {"backprop alternating per epoch", "stale anchor", "today's Jacobian"}
 
@@ -191,8 +204,8 @@ DISCRETE: dict[str, Any] = {
     "input": [64],
     "layers": [
         {"kind": "dense", "units": 33, "activation": "sigmoid"},
-        {"kind": "dense", "units": 31, "sees": "sample"},
-        {"kind": "dense", "units": 10, "activation": "linear", "sees": "sign"},
+        {"kind": "dense", "units": 31, "input_transmission": "sample"},
+        {"kind": "dense", "units": 10, "activation": "linear", "input_transmission": "sign"},
     ],
 }
 
@@ -218,6 +231,18 @@ def test_monitoring_and_evaluation_change_no_bits(run):
     quiet = run(*stages(2, in_flight=2), "monitor.every=1000000", "train.evaluate_every=0")
     loud = run(*stages(2, in_flight=2), "monitor.every=1", "monitor.tensorboard=false")
     assert quiet["weights_sha256"] == loud["weights_sha256"]
+
+
+def test_processes_standardize_the_data_and_hand_the_network_back_alike(tmp_path):
+    """The driver reads no data: what the network starts with comes from the first stage."""
+    networks = []
+    for runtime in ("inprocess", "local"):
+        overrides = ("data.normalize=standardize", "train.max_steps=5", f"run_dir={tmp_path / runtime}")
+        networks.append(train(load_config(small(), [*stages(2, 2, runtime), *overrides])).network)
+    one, other = (network.state_dict() for network in networks if network is not None)
+    assert one["0.mean"].abs().sum() > 0
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_checkpoints_of_both_runtimes_hold_the_same_bytes(tmp_path):

@@ -1,7 +1,8 @@
 """Three Ray nodes on this machine, three CPUs each, until stdin ends; started by ``test_cluster.py``.
 
-Prints the address, then answers every process id on stdin: the node, not the head, that runs the process is
-removed without warning, with all that runs on it.
+Prints the address, then answers every line on stdin. A process id: the node, not the head, that runs the
+process is removed without warning, with all that runs on it. "gpu" and "no gpu": a node joins, and
+leaves, that says it has a GPU and has none that works, as one whose driver is too old.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ def main() -> None:
         cluster.add_node(wait=False, **SIZE)
     cluster.wait_for_nodes(60)
     print(cluster.address, flush=True)
-    for line in sys.stdin:
+    broken = None
+    for line in map(str.strip, sys.stdin):
+        if line == "gpu":
+            broken = cluster.add_node(num_gpus=1, **SIZE)
+            print("joined", flush=True)
+            continue
+        if line == "no gpu":
+            cluster.remove_node(broken)
+            print("left", flush=True)
+            continue
         raylet = psutil.Process(int(line)).ppid()
         (node,) = (
             node

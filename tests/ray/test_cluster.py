@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import psutil
 import pytest
 
 from dtp_dist import load_config, resume, train
-from runs import LiveRun, read_metrics, read_result, run_cli, the_line, wait_until, write_config
+from runs import PATIENCE, LiveRun, read_metrics, read_result, run_cli, the_line, wait_until, write_config
 
 pytestmark = pytest.mark.slow
-START = 240.0
+START = 600.0
 RUN = ("train.epochs=3", "train.checkpoint_every=20", "parallel.in_flight=2")
-RAY = ("parallel.runtime=ray", "parallel.placement=spread", "parallel.failure_timeout=6")
+LIMITS = ("parallel.failure_timeout=6", "parallel.start_timeout=600")
+RAY = ("parallel.runtime=ray", "parallel.placement=spread", *LIMITS)
 
 
 class Nodes:
@@ -51,16 +53,28 @@ class Nodes:
         return self._said.read_text().splitlines()
 
     def remove_node_of(self, pid: int) -> None:
+        assert self._ask(str(pid)) == "removed"
+
+    def _ask(self, text: str) -> str:
         before = len(self._lines())
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{pid}\n")
+        self.process.stdin.write(f"{text}\n")
         self.process.stdin.flush()
-        assert self._line(before) == "removed"
+        return self._line(before)
+
+    @contextmanager
+    def broken_gpu(self) -> Iterator[None]:
+        """Let a node be there whose GPU torch can't use."""
+        assert self._ask("gpu") == "joined"
+        try:
+            yield
+        finally:
+            assert self._ask("no gpu") == "left"
 
     def close(self) -> None:
         everything = psutil.Process(self.process.pid).children(recursive=True)
         try:
-            self.process.communicate(timeout=60)
+            self.process.communicate(timeout=PATIENCE)
         finally:
             for each in (self.process, *everything):
                 if each.poll() is None if isinstance(each, subprocess.Popen) else each.is_running():
@@ -99,6 +113,49 @@ def test_a_run_for_which_there_is_no_room_ends_with_what_was_asked_and_what_ther
     asked, _, there = the_line(done).partition("; the cluster has ")
     assert asked == "error: 3 stages of 10 CPU each were not placed within 2 s (parallel.placement_timeout)"
     assert there.partition(" CPU")[0] in ("3", "6", "9")
+
+
+@pytest.mark.parametrize(
+    ("token", "due"),
+    [({}, "Token authentication is enabled but no"), ({"RAY_AUTH_TOKEN": "another"}, "Failed to connect")],
+)
+def test_who_has_not_the_clusters_token_is_told_so_in_one_line(tmp_path, nodes, token, due):
+    config = write_config(tmp_path)
+    address = nodes.env["RAY_ADDRESS"]
+    stranger = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path), **token}
+    refused = run_cli("train", config, *RAY, f"run_dir={tmp_path / 'run'}", cwd=tmp_path, env=stranger)
+    assert refused.returncode == 1
+    assert the_line(refused).startswith(f"error: RAY_ADDRESS={address}: the cluster can't be joined: {due}")
+    assert ("(InvalidAuthToken: " in the_line(refused)) == bool(token)
+    assert "or the token (RAY_AUTH_TOKEN)" in the_line(refused)
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_are_the_clusters_and_a_gpu_that_can_not_be_used_is_an_error(tmp_path, nodes):
+    config = write_config(tmp_path)
+
+    def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+        where = ("parallel.runtime=ray", f"run_dir={tmp_path / 'run'}")
+        return run_cli("train", config, *where, *overrides, cwd=tmp_path, env=nodes.env)
+
+    refused = run("parallel.device=cuda")
+    assert refused.returncode == 2
+    assert the_line(refused).startswith(
+        "error: parallel.device: cuda is not available: the Ray cluster has no"
+    )
+    assert not (tmp_path / "run").exists()
+    with nodes.broken_gpu():
+        failed = run("parallel.stages=auto")
+        assert failed.returncode == 1
+        assert the_line(failed).startswith("error: stage 0 (layers 1-5) on ")
+        assert "): torch can't use its GPU, cuda:0 (" in the_line(failed)
+        assert the_line(failed).endswith("or write parallel.device=cpu")
+        shutil.rmtree(tmp_path / "run")
+        done = run("parallel.device=cpu", "train.max_steps=2")  # what was advised
+    assert done.returncode == 0, done.stderr
+    (started,) = events(tmp_path / "run", "started")
+    assert started["devices"] == ["cpu"]
+    assert f"stage 0 (layers 1-5) on {started['nodes'][0]}, cpu" in done.stdout.splitlines()
 
 
 def test_each_stage_in_turn_may_be_killed_and_checkpoints_pass_through_the_driver(tmp_path, nodes):
@@ -158,7 +215,7 @@ def test_a_node_is_removed_then_one_is_cut_off_then_the_driver_is_killed(tmp_pat
         assert linked_by_tcp(stages[0], stages[1])
         assert linked_by_tcp(stages[1], stages[2])
         log = next(nodes.logs.glob(f"worker-*-{stages[1].pid}.err")).read_text()
-        assert ":actor_name:dtp stage 1: layer 3" in log
+        assert ":actor_name:dtp stage 1: layer 3 of small (" in log
         raylets = sorted((each.parent() for each in stages), key=lambda each: each.create_time())
         assert len(set(raylets)) == 3
         _, removed, cut = raylets  # the first is the head's
@@ -173,7 +230,7 @@ def test_a_node_is_removed_then_one_is_cut_off_then_the_driver_is_killed(tmp_pat
         stages = disturbed.stages(2)
         assert cut not in [each.parent() for each in stages]
         run.process.kill()
-        wait_until(lambda: not any(each.is_running() for each in stages), 20.0, lambda: f"left: {stages}")
+        wait_until(lambda: not any(each.is_running() for each in stages), PATIENCE, lambda: f"left: {stages}")
     finally:
         for each in frozen:
             each.kill()

@@ -223,6 +223,7 @@ def test_the_local_cluster_is_ended_without_ray_stop() -> None:
     assert not any(word in line for line in code for word in ("ray stop", "pkill", "killall"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["0"], ["2", "epochs"], ["1", "absent.yaml"]], ids=" ".join)
 def test_a_wrong_call_of_the_local_cluster_ends_at_once(words: list[str]) -> None:
     assert ray_can_take_jobs(), "no ray[default]"

@@ -9,21 +9,21 @@ import sys
 
 import psutil
 
-from dtp_dist.runtime import ray_reaper
-from dtp_dist.runtime.ray_reaper import LIMIT, MARK
-from runs import wait_until
+from dtp_dist.runtime.ray import reaper
+from dtp_dist.runtime.ray.reaper import MARK
+from runs import PATIENCE, wait_until
 
 DRIVER = f"""
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-I", {ray_reaper.__file__!r}, "this", str(__import__("os").getpid())])
+subprocess.Popen([sys.executable, "-I", {reaper.__file__!r}, "this", str(__import__("os").getpid())])
 print("started", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
 def sleeper(mark: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", "import time; print(0, flush=True); time.sleep(60)"],
+        [sys.executable, "-c", "import time; print(0, flush=True); time.sleep(600)"],
         env={**os.environ, MARK: mark},
         stdout=subprocess.PIPE,
     )
@@ -39,18 +39,14 @@ def test_what_is_marked_ends_after_the_driver_and_nothing_else_does():
     try:
         for each in started:
             each.stdout.readline()
-        (reaper,) = psutil.Process(driver.pid).children()
+        (ending,) = psutil.Process(driver.pid).children()
         os.kill(frozen.pid, signal.SIGSTOP)
-        assert ray_reaper.marked("this") == [frozen.pid]
+        assert reaper.marked("this") == [frozen.pid]
         driver.kill()
         driver.wait()
-        wait_until(lambda: frozen.poll() is not None, LIMIT, lambda: "a frozen process is left")
+        wait_until(lambda: frozen.poll() is not None, PATIENCE, lambda: "a frozen process is left")
         assert frozen.returncode == -signal.SIGKILL
-        wait_until(
-            lambda: not reaper.is_running() or reaper.status() == psutil.STATUS_ZOMBIE,
-            LIMIT,
-            lambda: "reaper",
-        )
+        wait_until(lambda: gone(ending), PATIENCE, lambda: "reaper")
         assert other.poll() is None
     finally:
         for each in started:

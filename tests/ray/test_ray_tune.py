@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from beside import MINE
 from dtp_dist import load_config, train
-from dtp_dist.claim import claimed
+from dtp_dist.storage.lock import locked
 from runs import PATIENCE, command, read_result, run_cli, small, the_line, write_config
 
 pytestmark = pytest.mark.slow
@@ -31,10 +32,13 @@ def start(folder: Path, *call: str | Path) -> subprocess.Popen[str]:
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
-    write_config(tmp_path, small(train={"epochs": 3}))
+    """Its rule lies next to its configuration, away from the working directory."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine_here.py").write_text(MINE)
+    write_config(tmp_path / "mine", small(train={"epochs": 3}, rule={"name": "mine_here:Mine"}))
     (tmp_path / "space.yaml").write_text(SPACE)
     options = ("--trials", "4", "--out", "search", "--asha", "--parallel", "1")
-    call = ("small.yaml", "--space", "space.yaml", *options)
+    call = ("mine/small.yaml", "--space", "space.yaml", *options)
     process = start(tmp_path, *call)
     try:
         assert process.stdout is not None
@@ -47,9 +51,9 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
     finally:
         process.kill()
     assert (process.returncode, said) == (1, "interrupted; nothing is left running\n")
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
-    with claimed(tmp_path / "search"):
+    with locked(tmp_path / "search"):
         refused = run_cli("tune", *call, cwd=tmp_path)
     assert refused.returncode == 1
     assert the_line(refused).startswith("error: search: another process is at work in it")

@@ -23,10 +23,13 @@ from dtp_dist.algorithm.layers import (
     Layer,
     LayerOptions,
 )
-from dtp_dist.algorithm.optimizers import OptimizerOptions, SGDOptions
+from dtp_dist.algorithm.losses import CROSS_ENTROPY, Loss
+from dtp_dist.algorithm.optimizers.kinds import OptimizerOptions, SGDOptions
 from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.algorithm.rules import RULES, RuleOptions
 from dtp_dist.algorithm.stage import Stage
+from dtp_dist.phase import Phase
+from dtp_dist.planning.costs import action_work
 
 SIZES = (6, 5, 4, 5, 3)
 BATCH = 7
@@ -36,21 +39,13 @@ ACTIVATIONS = {
     "sigmoid": lambda z: 1 / (1 + torch.exp(-z)),
     "relu": lambda z: z.clamp_min(0),
     "elu": lambda z: torch.where(z > 0, z, torch.expm1(z)),
+    "leaky_relu": lambda z: torch.where(z > 0, z, 0.01 * z),
+    "selu": lambda z: 1.0507009873554805 * torch.where(z > 0, z, 1.6732632423543772 * torch.expm1(z)),
+    "gelu": lambda z: z * (1 + torch.erf(z / 2**0.5)) / 2,
+    "silu": lambda z: z / (1 + torch.exp(-z)),
     "linear": lambda z: 1 * z,
 }
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-DTYPES = tuple(TOLERANCE)
-
-
-def assert_near(actual: Tensor, expected: Tensor, tolerance: float | None = None) -> None:
-    """Compare relative to the largest entry of ``expected``."""
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    allowed = TOLERANCE[expected.dtype] if tolerance is None else tolerance
-    largest = expected.abs().max()
-    assert largest > 0, "nothing to compare"
-    error = ((actual - expected).abs().max() / largest).item()
-    assert error <= allowed, f"relative error {error:.3g}"
+DTYPES = (torch.float64, torch.float32)
 
 
 def minibatch(k: int = 0, *, inputs: int = SIZES[0], classes: int = SIZES[-1], dtype=torch.float64):
@@ -61,7 +56,7 @@ def minibatch(k: int = 0, *, inputs: int = SIZES[0], classes: int = SIZES[-1], d
 
 def rule(name: str = "dtp", **settings: Any) -> RuleOptions:
     if name != "backprop":
-        settings.setdefault("output_step", 1.5)
+        settings.setdefault("target_step", 1.5)
     return RULES[name](**settings)
 
 
@@ -78,7 +73,11 @@ def dense(
 ) -> list[LayerOptions]:
     """Dense layers, the last one linear."""
     learning = InverseOptions(
-        activation=inverse, activation_of=place, iterations=iterations, sigma=sigma, sees=inverse_sees
+        activation=inverse,
+        activation_of=place,
+        iterations=iterations,
+        sigma=sigma,
+        input_transmission=inverse_sees,
     )
     last = len(sizes) - 2
     return [
@@ -147,6 +146,7 @@ def stages(
     split: Sequence[int] | None = None,
     *,
     seed: int = SEED,
+    loss: Loss = CROSS_ENTROPY,
     **remedies: float,
 ) -> list[Stage]:
     """Cut layers into stages of ``split`` layers each, one stage by default; no remedies but those given."""
@@ -155,7 +155,7 @@ def stages(
     found, first = [], 0
     for count in split or [len(layers)]:
         part = layers[first : first + count]
-        found.append(Stage(part, learned, seed=seed, remedies=against_delay))
+        found.append(Stage(part, learned, loss, seed=seed, remedies=against_delay))
         first += count
     assert first == len(layers)
     return found
@@ -174,6 +174,25 @@ def exact_step(parts: Sequence[Stage], k: int, x: Tensor, labels: Tensor) -> Non
     assert delta is None
 
 
+def descended(parts: Sequence[Stage], k: int, outputs: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return delta_1 .. delta_L of T of a minibatch, after its F, in stages of one layer each."""
+    found = [parts[-1].rule.output(outputs, labels, parts[-1].loss)]
+    below = parts[-1].target(k, None)
+    for stage in reversed(parts[:-1]):
+        assert below is not None
+        found.append(below)
+        below = stage.target(k, below)
+    return found[::-1]
+
+
+def ascended(parts: Sequence[Stage], k: int, x: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return h_0 .. h_L of F of a minibatch in stages of one layer each."""
+    found = [x]
+    for stage in parts:
+        found.append(stage.forward(k, found[-1], labels))
+    return found
+
+
 def parameters(layers: Sequence[Layer]) -> list[nn.Parameter]:
     return [each for layer in layers for module in layer.modules().values() for each in module.parameters()]
 
@@ -186,7 +205,9 @@ def same_bits(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
     return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def noise(layer: int, k: int, iteration: int, like: Tensor, sigma: float, *, phase: str = "both") -> Tensor:
+def noise(
+    layer: int, k: int, iteration: int, like: Tensor, sigma: float, *, phase: Phase = Phase.BOTH
+) -> Tensor:
     """Return the noise that (seed, layer, minibatch, phase, purpose, iteration) stands for."""
     key = derive_seed(SEED, layer, k, phase, "noise", iteration)
     generator = torch.Generator().manual_seed(key)
@@ -263,7 +284,7 @@ class Reference:
     def _below(self, l: int, k: int) -> Tensor:
         h_in, h_out, delta = self.h[l - 1, k], self.h[l, k], self.delta[l, k]
         if l == self.last or self.rule.name == "backprop":
-            step = self.rule.output_step if self.rule.name != "backprop" else 1.0
+            step = self.rule.target_step if self.rule.name != "backprop" else 1.0
             x = h_in.clone().requires_grad_()
             return step * torch.autograd.grad((self.f(l, x) * delta).sum(), x)[0]
         if self.rule.name == "tp":
@@ -352,3 +373,10 @@ class Transposed(nn.Module):
 
 def transposed_pair(input_shape: list[int], units: int = 4) -> tuple[nn.Module, nn.Module]:
     return Transposed(input_shape[0], units), Transposed(units, input_shape[0])
+
+
+def layer_work(layers: Sequence[Any], shapes: Sequence[Any], learned: Any, batch_size: int) -> list[float]:
+    """Return the estimated work of each layer per minibatch: F, I, T and U together."""
+    return [
+        sum(each) for each in zip(*action_work(layers, shapes, learned, batch_size).values(), strict=True)
+    ]

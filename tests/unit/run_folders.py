@@ -38,7 +38,7 @@ MEASURED = [
     at(
         20, train_loss=1.0, **{"layer/1/forward_loss": 0.05, "layer/2/inverse_loss": 2.0, "stage/0/busy": 0.7}
     ),
-    at(30, train_loss=0.5, valid_error=4.5, test_error=5.25, samples_per_second=12000.0),
+    at(30, train_loss_of_epoch=0.5, valid_error=4.5, test_error=5.25, samples_per_second_so_far=12000.0),
 ]
 
 

@@ -2,27 +2,29 @@
 
 import pytest
 import torch
+from closeness import assert_near, tolerance
 from torch import Tensor, nn
 
 from dtp_dist import load_config, train
-from dtp_dist.algorithm.dense_map import DenseMap
 from dtp_dist.algorithm.layers import DenseOptions
-from dtp_dist.algorithm.maps import Call, Mode
-from dtp_dist.algorithm.normalized import NormalizedMap
+from dtp_dist.algorithm.maps.base import Call, Mode
+from dtp_dist.algorithm.maps.dense import DenseMap
+from dtp_dist.algorithm.maps.normalized import BatchNorm, NormalizedMap
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256
+from dtp_dist.config.batches import load_batches
 from dtp_dist.errors import ConfigError
-from dtp_dist.network import describe
-from dtp_dist.runtime.feed import load_batches
-from networks import BATCH, DTYPES, SEED, assert_near, build, exact_step, minibatch, rule, same_bits, stages
+from dtp_dist.phase import Phase
+from networks import BATCH, DTYPES, SEED, build, exact_step, minibatch, rule, same_bits, stages
 from runs import error_of, small
 
 BOTH_TYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
 EPS, MOMENTUM = 1e-5, 0.1
+ROUNDED = 4  # roundings to bfloat16 in a row
 
 
 def call(mode: Mode = Mode.LOCAL) -> Call:
-    return Call(Randomness(SEED, 2, 0, "both"), mode)
+    return Call(Randomness(SEED, 2, 0, Phase.BOTH), mode)
 
 
 def normalized(y: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ def normalized(y: Tensor) -> Tensor:
 
 def made(activation: str = "tanh", dtype: torch.dtype = torch.float64) -> NormalizedMap:
     torch.manual_seed(3)
-    return NormalizedMap(DenseMap(nn.Linear(5, 4, dtype=dtype), activation), 4)
+    return NormalizedMap(DenseMap(nn.Linear(5, 4, dtype=dtype), activation), BatchNorm(4))
 
 
 def network(name: str = "fw_dtp", dtype: torch.dtype = torch.float32, seed: int = SEED):
@@ -98,7 +100,7 @@ def test_in_a_stage_they_move_in_f_alone(name):
     stage.target(0, None)
     stage.update(0)
     seen.append(buffers(layers))
-    stage.begin("evaluate", 0)
+    stage.begin(Phase.EVALUATE, 0)
     stage.forward(0, x, labels)
     seen.append(buffers(layers))
     assert not any(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
@@ -141,7 +143,8 @@ def test_bfloat16_activations_with_float32_statistics():
     exact_step(stages(other, rule("fw_dtp")), 0, *minibatch(dtype=torch.float32))
     for half, full in zip(buffers(layers), buffers(other), strict=True):
         assert half.dtype == full.dtype
-        assert torch.allclose(half.float(), full.float(), atol=0.02)
+        error = (half.float() - full.float()).abs().max()  # of numbers around 1, some means being 0
+        assert error <= tolerance(torch.bfloat16, ROUNDED)
 
 
 def normalized_run(*overrides: str):
@@ -154,11 +157,8 @@ def test_the_exported_network_equals_evaluation(tmp_path):
     config = normalized_run(f"run_dir={tmp_path / 'run'}", "train.epochs=2")
     result, network = train(config)
     error = error_of(network, config)
-    assert error == pytest.approx(result["test_error"], abs=1e-4)
+    assert error == pytest.approx(result["test_error"], rel=tolerance())
     assert error < 60, "it does not learn"
-    rebuilt = eval(describe(list(network)), {"nn": nn})
-    rebuilt.load_state_dict(network.state_dict())
-    assert error_of(rebuilt.eval(), config) == error
 
 
 def test_a_minibatch_of_one_example_is_refused_before_anything_starts(tmp_path):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from dtp_dist.checkpoint import (
+from dtp_dist.errors import StorageError
+from dtp_dist.schedule import Phase
+from dtp_dist.storage.checkpoint import (
     MANIFEST,
     Manifest,
     complete_checkpoint,
@@ -22,10 +27,11 @@ from dtp_dist.checkpoint import (
     read_layer,
     read_layers,
     read_manifest,
-    write_file,
     write_layer,
 )
-from dtp_dist.errors import CheckpointError
+from dtp_dist.storage.files import write_file
+from dtp_dist.storage.manifest import Origin
+from dtp_dist.training.totals import Totals
 
 STATE = {
     "forward.weight": torch.randn(3, 2, generator=torch.Generator().manual_seed(0)),
@@ -37,11 +43,13 @@ STATE = {
     "forward.nan": torch.tensor([float("nan"), float("inf")]),
 }
 
+ORIGIN = Origin(seed=0, config_sha256="0" * 64, layers=2)
+
 
 def write_checkpoint(run_dir: Path, step: int, keep: int = 2) -> Path:
     folder = new_checkpoint(run_dir, step)
     files = tuple(write_layer(folder, index, STATE) for index in (1, 2))
-    complete_checkpoint(folder, Manifest(step, 0, "both", 0, "0" * 64, files), keep)
+    complete_checkpoint(folder, Manifest(step, 0, Phase.BOTH, *ORIGIN[:2], files, Totals().state()), keep)
     return folder
 
 
@@ -49,7 +57,7 @@ def steps(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").iterdir())
 
 
-def assert_same_state(found: dict[str, Tensor]) -> None:
+def assert_same_state(found: Mapping[str, Tensor]) -> None:
     assert list(found) == list(STATE), "in the order in which it was written"
     for name, value in STATE.items():
         assert found[name].dtype == value.dtype
@@ -81,18 +89,50 @@ def test_two_writes_of_one_state_are_the_same_file(tmp_path):
 
 def test_a_checkpoint_and_its_manifest_read_back(tmp_path):
     folder = write_checkpoint(tmp_path, 30)
-    found, manifest = newest_checkpoint(tmp_path)
+    found, manifest = newest_checkpoint(tmp_path, ORIGIN)
     assert found == folder
     assert (manifest.step, manifest.epoch, manifest.phase) == (30, 0, "both")
     assert [entry.name for entry in manifest.files] == ["layer-001.safetensors", "layer-002.safetensors"]
     for state in read_layers(folder, 2):
         assert_same_state(state)
+        assert len(state) == len(STATE)
+        with pytest.raises(KeyError, match=r"forward\.wait"):
+            state["forward.wait"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, r"layer-001.safetensors: can't be read \(No such file or directory\)$"),
+        (b"", r"layer-001.safetensors: is damaged \("),
+        (b"0" * 200, r"layer-001.safetensors: is damaged \("),
+        (safetensors.torch.save(STATE), r"layer-001.safetensors: is damaged \("),
+        (
+            safetensors.torch.save(STATE, {"order": '["forward.bias"]'}),
+            "it does not hold the tensors that it",
+        ),
+        (safetensors.torch.save(STATE, {"order": "[1, [2]]"}), r"layer-001.safetensors: is damaged \("),
+    ],
+)
+def test_a_file_whose_tensors_are_read_one_by_one_is_whole_or_refused(tmp_path, data, said):
+    if data is not None:
+        (tmp_path / layer_file(1)).write_bytes(data)
+    with pytest.raises(StorageError, match=said):
+        read_layers(tmp_path, 1)
+
+
+def test_a_file_that_is_cut_off_later_is_refused_too(tmp_path):
+    write_layer(tmp_path, 1, STATE)
+    (state,) = read_layers(tmp_path, 1)
+    truncate(tmp_path / layer_file(1))
+    with pytest.raises(StorageError, match=r"layer-001.safetensors: is damaged \("):
+        state["forward.weight"]
 
 
 def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path):
     write_checkpoint(tmp_path, 30)
     write_layer(new_checkpoint(tmp_path, 60), 1, STATE)
-    assert newest_checkpoint(tmp_path)[1].step == 30
+    assert newest_checkpoint(tmp_path, ORIGIN)[1].step == 30
 
 
 def test_a_folder_that_a_killed_run_left_is_begun_again(tmp_path):
@@ -114,7 +154,7 @@ def test_only_the_newest_are_kept_and_unfinished_ones_do_not_count(tmp_path):
 def test_the_newest_is_by_number_not_by_text(tmp_path):
     for step in (9, 10, 100):
         write_checkpoint(tmp_path, step, keep=9)
-    assert newest_checkpoint(tmp_path)[1].step == 100
+    assert newest_checkpoint(tmp_path, ORIGIN)[1].step == 100
 
 
 def truncate(path: Path) -> None:
@@ -146,57 +186,90 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
 ):
     folder = write_checkpoint(tmp_path, 30)
     damage(folder / name)
-    with pytest.raises(CheckpointError, match=words):
-        read_manifest(folder)
-    with pytest.raises(CheckpointError, match=words):
-        newest_checkpoint(tmp_path)
+    with pytest.raises(StorageError, match=words):
+        read_manifest(folder, ORIGIN)
+    with pytest.raises(StorageError, match=words):
+        newest_checkpoint(tmp_path, ORIGIN)
     write_checkpoint(tmp_path, 20)
-    assert newest_checkpoint(tmp_path)[1].step == 20
+    assert newest_checkpoint(tmp_path, ORIGIN)[1].step == 20
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "3", '{"files": [{"name": "x"}]}', '{"files": 3}', "null"])
 def test_a_manifest_of_something_else_is_refused(tmp_path, text):
     folder = write_checkpoint(tmp_path, 30)
     (folder / MANIFEST).write_text(text)
-    with pytest.raises(CheckpointError, match="is not a manifest"):
-        read_manifest(folder)
-
-
-def test_a_manifest_can_not_name_a_file_elsewhere(tmp_path):
-    folder = write_checkpoint(tmp_path, 30)
-    raw = json.loads((folder / MANIFEST).read_text())
-    raw["files"][0]["name"] = "/etc/passwd"
-    (folder / MANIFEST).write_text(json.dumps(raw))
-    with pytest.raises(CheckpointError, match="step-000000030/passwd: can't be read"):
-        read_manifest(folder)
+    with pytest.raises(StorageError, match="is not a manifest"):
+        read_manifest(folder, ORIGIN)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 8, b"\xff" * 64, b"x" * 1000])
 def test_a_file_that_holds_no_layer_is_refused(tmp_path, data):
     (tmp_path / layer_file(1)).write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"layer-001.safetensors: is damaged"):
+    with pytest.raises(StorageError, match=r"layer-001.safetensors: is damaged"):
         read_layer(tmp_path, 1)
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="no whole checkpoint: it has not written one yet"):
-        newest_checkpoint(tmp_path)
+    with pytest.raises(StorageError, match="no whole checkpoint: it has not written one yet"):
+        newest_checkpoint(tmp_path, ORIGIN)
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["open", "fsync", "rename"])
+def test_a_file_appears_whole_or_not_at_all_and_nothing_is_left_of_it(tmp_path, monkeypatch, call):
     path = tmp_path / "file"
     write_file(path, b"old")
 
-    full = OSError(28, "No space left on device")
-    monkeypatch.setattr(os, "fsync", Mock(side_effect=full))
-    with pytest.raises(CheckpointError, match=r"file: can't be written \(No space left on device\)"):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(*((Path, call) if call == "rename" else (os, call)), Mock(side_effect=full))
+    with pytest.raises(
+        StorageError,
+        match=r"file: can't be written \(No space .*; make room, then type the same command again,",
+    ):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "file", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_really_full_leaves_nothing(tmp_path):
+    """Files of this process may grow to 4,096 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"file: can't be written \(File too large\)"):
+            write_file(tmp_path / "file", bytes(8192))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_link_is_followed(tmp_path, monkeypatch):
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_bytes(b"mine")
+    for name in ("file", "file.partial"):
+        (tmp_path / name).symlink_to(victim)
+    write_file(path, b"new")
+    assert (victim.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"mine", b"new", False)
+
+    monkeypatch.setattr("dtp_dist.storage.files.secrets.token_hex", lambda size: "guessed")
+    planted = tmp_path / ".dtp_dist-guessed.partial"
+    planted.symlink_to(victim)
+    with pytest.raises(StorageError, match=r"file: can't be written \(File exists\)"):
+        write_file(path, b"newer")
+    assert (victim.read_bytes(), path.read_bytes()) == (b"mine", b"new")
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file in the way")
-    with pytest.raises(CheckpointError, match=r"step-000000001: can't be made"):
+    with pytest.raises(StorageError, match=r"step-000000001: can't be made"):
         new_checkpoint(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"can't be written"):
+    with pytest.raises(StorageError, match=r"can't be written"):
         write_file(tmp_path / "missing" / "file", b"")

@@ -15,25 +15,34 @@ import zmq
 
 from dtp_dist.config import to_dict
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, LinkIdentity, Message
-from dtp_dist.runtime import service
-from dtp_dist.runtime.compact import Compact
-from dtp_dist.runtime.executor import Executor, Links
-from dtp_dist.runtime.layout import Layout, resolve
+from dtp_dist.profiling.resolve import resolve
+from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Segment
-from dtp_dist.runtime.service import StageService
-from dtp_dist.runtime.setup import Address, StageSetup, meeting_point
-from dtp_dist.runtime.timeline import Timeline
+from dtp_dist.runtime.stage import service
+from dtp_dist.runtime.stage.executor import Executor, Links
+from dtp_dist.runtime.stage.handshake import Address, Place, StageSetup, meeting_point
+from dtp_dist.runtime.stage.link_encoding import LinkEncoding
+from dtp_dist.runtime.stage.service import StageService
+from dtp_dist.runtime.stage.timeline import Timeline
 from dtp_dist.schedule import Phase
-from dtp_dist.transport import (
-    Receiver,
-    Sender,
-    inprocess_pair,
+from dtp_dist.transport.base import Receiver, Sender
+from dtp_dist.transport.inprocess import inprocess_pair
+from dtp_dist.transport.messages import HEADER_BYTES, LinkIdentity, Message
+from dtp_dist.transport.ring import Ring
+from dtp_dist.transport.wire import encode
+from links import (
+    LIMITS,
+    ON_ONE_HOST,
+    START_TIMEOUT,
+    UP,
+    activation_message,
+    hello,
+    memory,
+    message,
     open_receiver,
     open_sender,
+    stranger,
 )
-from dtp_dist.wire import encode
-from links import LIMITS, ON_ONE_HOST, START_TIMEOUT, UP, message
 from runs import small_config
 
 
@@ -88,7 +97,7 @@ def test_a_link_with_a_carrier_takes_headers_alone_and_counts_whole_messages(end
         ("meta", torch.float32, (64, 4096)),
         ("meta", torch.int64, (64,)),
     ]
-    assert sender.bytes_sent == receiver.bytes_received == HEADER_BYTES + 64 * 4096 * 4 + 64 * 8
+    assert sender.bytes_sent == HEADER_BYTES + 64 * 4096 * 4 + 64 * 8
 
 
 @pytest.mark.parametrize(("minibatch", "phase"), [(8, Phase.BOTH), (7, Phase.EVALUATE)])
@@ -101,34 +110,58 @@ def test_no_payload_is_received_for_a_header_that_is_not_due(ends, minibatch, ph
 
 
 @pytest.mark.parametrize(
-    ("identity", "sequence", "error", "words"),
+    ("identity", "lost", "error", "words"),
     [
-        (replace(UP, generation=1), 1, MessageError, "got generation 1, expected 0"),
-        (replace(UP, run_id=bytes([1] * 16)), 1, MessageError, "got run id 0101"),
-        (UP, 3, LinkError, r"got sequence 3, expected 1: 2 message\(s\) before it were lost"),
+        (replace(UP, generation=1), 0, MessageError, "got generation 1, expected 0"),
+        (replace(UP, run_id=bytes([1] * 16)), 0, MessageError, "got run id 0101"),
+        (UP, 2, LinkError, r"got sequence 3, expected 1: 2 message\(s\) before it were lost"),
     ],
 )
-def test_no_payload_is_received_for_a_header_of_another_place(ends, identity, sequence, error, words):
+def test_no_payload_is_received_for_a_header_of_another_place(ends, identity, lost, error, words):
     sender, receiver = ends
-    sender.identity, sender._end.sequence = identity, sequence
+    sender.identity = identity
+    for _ in range(lost):
+        sender.drop()
+        sender.send(message(UP, 0))
     sender.send(message(UP, 0))
     with pytest.raises(error, match=words):
         receiver.receive(0, Phase.BOTH)
     assert receiver.carrier.described == []
 
 
-def test_nothing_is_allocated_for_a_header_that_tells_too_much(ends):
-    sender, receiver = ends
+def speaking(context: Any, endpoint: str) -> tuple[Any, Any]:
+    """Return what sends any bytes after HELLO, as no sender of ours does, and what closes it."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme == "shm":
+        mine = stranger(path, hello(UP), [memory(Ring.size(LIMITS["high_water"], LIMITS["max_bytes"]))])
+        return mine.send, mine.close
+    push = context.socket(zmq.PUSH)
+    push.connect(endpoint)
+    push.send(hello(UP))
+    return push.send, push.close
+
+
+@pytest.mark.parametrize("scheme", ON_ONE_HOST)
+def test_nothing_is_allocated_for_a_header_that_tells_too_much(context, tmp_path, scheme):
+    receiver = open_receiver(f"{scheme}://{tmp_path}/link", UP, context, LIMITS)
+    send, close = speaking(context, receiver.endpoint)
+    receiver.accept(60.0)
+    receiver.carrier = Recorder()
     h, labels = torch.empty(2**20, 2**10, device="meta"), torch.empty(2**20, dtype=torch.int64, device="meta")
-    huge = Message.activation(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=0)
-    with pytest.raises(MessageError, match=f"limit {2 << 20}"):
-        sender.send(huge)
-    header = bytes(encode(huge, UP, 1, header_only=True)[0])
-    end = sender._end
-    end.socket.send(header)
+    huge = activation_message(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=0)
+    send(bytes(encode(huge, UP, 1, header_only=True)[0]))
     with pytest.raises(MessageError, match=f"expected at most {2 << 20}"):
         receiver.receive(0, Phase.BOTH)
     assert receiver.carrier.described == []
+    close()
+    receiver.close()
+
+
+def test_a_message_above_the_limit_is_not_sent(ends):
+    h, labels = torch.empty(2**20, 2**10, device="meta"), torch.empty(2**20, dtype=torch.int64, device="meta")
+    with pytest.raises(MessageError, match=f"limit {2 << 20}"):
+        ends[0].send(activation_message(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=0))
+    assert ends[0].carrier.sent == []
 
 
 def test_payloads_that_come_with_a_header_nevertheless_are_refused(context, tmp_path):
@@ -192,7 +225,7 @@ def test_tensors_of_a_device_go_to_the_carrier_as_they_are_and_to_a_host_link_th
         Links(activation_out=sender),
         Timeline(0),
         source=lambda minibatch: (h, labels),
-        compact=Compact(config, config.rule.build(5), range(1, 5), Phase.EVALUATE),
+        encoding=LinkEncoding(config, config.build_rule(), range(1, 5), Phase.EVALUATE),
         done=lambda minibatch: None,
         device=h.device,
     )
@@ -208,15 +241,14 @@ def test_tensors_of_a_device_go_to_the_carrier_as_they_are_and_to_a_host_link_th
 @pytest.fixture
 def two_services(tmp_path):
     config = to_dict(resolve(small_config("parallel.stages=2")))
-    endpoint = f"{ON_ONE_HOST[0]}://{tmp_path}"
+    place = Place(ON_ONE_HOST[0], str(tmp_path))
     services = [
-        StageService(StageSetup(config, stage, bytes(16), 3, endpoint), lambda kind, value: None)
+        StageService(StageSetup(config, stage, bytes(16), 3, place), lambda kind, value: None)
         for stage in range(2)
     ]
     yield services
     for each in services:
-        each._worker.links.close()
-        each._context.destroy(linger=0)
+        each.worker.links.close()
 
 
 @pytest.mark.parametrize("rendezvous", [None, "here:1"])
@@ -239,7 +271,7 @@ def test_every_end_of_a_stage_that_is_told_a_rendezvous_has_its_carrier(
         ]:
             call.result(START_TIMEOUT)
     for stage, each in enumerate(two_services):
-        links = each._worker.links
+        links = each.worker.links
         ends = (
             [links.activation_out, links.target_in] if stage == 0 else [links.activation_in, links.target_out]
         )
@@ -252,10 +284,12 @@ def test_every_end_of_a_stage_that_is_told_a_rendezvous_has_its_carrier(
 
 def test_stages_on_gpus_tell_which_and_the_first_opens_the_rendezvous(two_services, monkeypatch):
     monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"GPU-{device.index}")
+        torch.cuda,
+        "get_device_properties",
+        lambda device: SimpleNamespace(uuid=f"GPU-{device.index}", name="L4"),
     )
     for index, each in enumerate(two_services):
-        each._worker.device = torch.device("cuda", index)
+        each.worker.device = torch.device("cuda", index)
     bound = [each.bind() for each in two_services]
     assert [address.gpu for address in bound] == ["GPU-0", "GPU-1"]
     assert bound[1].rendezvous is None

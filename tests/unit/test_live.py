@@ -26,6 +26,7 @@ def started(stages: int, **details: object) -> Line:
 def measured(stages: int, step: int, seconds: float) -> Line:
     values = {"train_loss": 0.5, "train_error": 12.5, "samples_per_second": 123456.0}
     values |= {f"stage/{stage}/busy": (stage + 1) / stages for stage in range(stages)}
+    values |= {f"stage/{stage}/waiting": 0.25 for stage in range(stages)}
     values |= {f"layer/{layer}/inverse_loss": float(layer) for layer in range(2, 2 * stages)}
     return Line(step, 1, seconds, values)
 
@@ -46,13 +47,13 @@ def a_view(stages: int, **details: object) -> View:
 
 def test_a_row_a_stage_and_totals_below():
     head, first, second, progress, totals = drawn(a_view(2))
-    assert head.split() == ["stage", "layers", "busy", "minibatch", "inverse", "loss"]
-    assert re.fullmatch(r" +0  1-2 +━+[╸╺]━* +50 % +1000 +2", first.rstrip()), "layer 2's loss alone"
-    assert re.fullmatch(r" +1  3-4 +━+ +100 % +1000 +3", second.rstrip()), (
+    assert head.split() == ["stage", "layers", "busy", "waits", "minibatch", "inverse", "loss"]
+    assert re.fullmatch(r" +0  1-2 +━+[╸╺]━* +50 % +25 % +1000 +2", first.rstrip()), "layer 2's loss alone"
+    assert re.fullmatch(r" +1  3-4 +━+ +100 % +25 % +1000 +3", second.rstrip()), (
         "layer 3's: the last has no inverse"
     )
     assert progress.split() == ["epoch", "1/6", progress.split()[2], "step", "1000/3000", "0:01:07", "left"]
-    assert totals == "train loss 0.5000, error % train 12.50, 123456 samples/s"
+    assert totals == "train loss 0.5, error % train 12.50, 123,456 samples/s"
 
 
 def test_before_anything_is_measured_it_says_so():
@@ -70,7 +71,7 @@ def test_values_stay_until_they_are_measured_again():
     view.take(Line(1000, 1, 41.0, {"train_loss": 0.25, "valid_error": 9.0, "test_error": 8.0}))
     view.take(Line(1010, 2, 42.0, {"train_loss": 0.125}))
     lines = drawn(view)
-    assert lines[-1] == "train loss 0.1250, error % train 12.50 valid 9.00 test 8.00, 123456 samples/s"
+    assert lines[-1] == "train loss 0.125, error % train 12.50 valid 9.00 test 8.00, 123,456 samples/s"
     assert "100 %" in lines[2]
     assert "epoch 2/6" in lines[3]
 
@@ -151,5 +152,59 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     monitor.write(measured(2, 100, 10.0))
     monitor.close()
     assert file.getvalue() == (
-        "virtual epoch 1/6  step 100/3000  train loss 0.5000, train error 12.50 %, samples/s 123456  (10 s)\n"
+        "virtual epoch 1/6  step 100/3000  train loss 0.5, train error 12.50 %,\n"
+        "  samples/s 123,456  (10 s)\n"
     )
+
+
+ALL = {"train_loss": 0.123456, "train_error": 12.345, "valid_error": 23.456, "test_error": 34.567}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_an_evaluation_breaks_between_its_values_on_a_terminal(width):
+    file = io.StringIO()
+    monitor = ConsoleMonitor(Console(file=file, force_terminal=True, width=width, height=24), 300_000, 100)
+    monitor.write(Line(120_000, 40, 12_345.0, {**ALL, "samples_per_second": 123_456.0}))
+    monitor.close()
+    lines = shown(file.getvalue().replace("\n", "\r\n"), width)
+    begin = next(number for number, line in enumerate(lines) if line.startswith("epoch 40/100"))
+    end = next(number for number, line in enumerate(lines) if line.endswith("(12,345 s)"))
+    told = lines[begin : end + 1]
+    assert max(map(len, told)) <= width
+    whole = " ".join(line.strip() for line in told)
+    assert whole.split("  ")[-2].split(", ") == [
+        "train loss 0.1235",
+        "train error 12.35 %",
+        "valid error 23.46 %",
+        "test error 34.57 %",
+        "samples/s 123,456",
+    ]
+    assert all(line.endswith(",") for line in told[:-1]), "broken between two values"
+
+
+def test_an_evaluation_is_one_line_in_a_file():
+    file = io.StringIO()
+    monitor = ConsoleMonitor(Console(file=file, width=40), 300, 3)
+    monitor.write(Line(100, 1, 3.0, {**ALL, "samples_per_second": 123_456.0}))
+    assert file.getvalue().count("\n") == 1
+
+
+def test_what_a_start_waits_for_is_shown_until_the_stages_are_there():
+    view = View(3000, 6)
+    view.say("waiting for room")
+    assert drawn(view)[-1] == "waiting for room"
+    view.take(started(2))
+    assert drawn(view)[-1] == "no metrics yet"
+    view.take(measured(2, 100, 10.0))
+    view.say("starting 2 stages")
+    assert drawn(view)[-1] == "starting 2 stages", "again, after a loss"
+    view.take(started(2))
+    assert drawn(view)[-1].startswith("train loss")
+
+
+def test_what_a_start_waits_for_and_warnings_are_lines_in_a_file():
+    file = io.StringIO()
+    monitor = ConsoleMonitor(Console(file=file, width=80), 3000, 6)
+    monitor.say("starting a private Ray")
+    monitor.write(Line(0, 1, 2.0, {}, "warning", {"message": "[odd]"}))
+    assert file.getvalue() == "starting a private Ray\nwarning: [odd]\n"

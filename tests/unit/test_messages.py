@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import HEADER_BYTES, Bits, LinkIdentity, Message, MessageKind, Payload
 from dtp_dist.schedule import Phase
-from dtp_dist.wire import decode, encode
+from dtp_dist.transport.messages import HEADER_BYTES, Bits, LinkIdentity, Message, MessageKind, Payload
+from dtp_dist.transport.wire import decode, encode
+from links import activation_message, target_message
 
 RUN_ID = bytes(range(16))
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8]
@@ -45,7 +46,7 @@ FIELDS = {
 
 
 def activation(batch: int = 2, units: int = 3, minibatch: int = 7) -> Message:
-    return Message.activation(
+    return activation_message(
         torch.randn(batch, units),
         torch.arange(batch),
         phase=Phase.BOTH,
@@ -93,12 +94,21 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 
 @settings(deadline=None)
-@given(tensors(), st.sampled_from(list(Phase)), st.integers(0, 2**64 - 1), st.integers(1, 2**64 - 1))
+@given(
+    tensors(),
+    st.sampled_from(list(Phase)),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 2**64 - 1),
+    st.integers(0, 3),
+)
 def test_activation_round_trip_keeps_every_bit(
-    h: torch.Tensor, phase: Phase, minibatch: int, sequence: int
+    h: torch.Tensor, phase: Phase, minibatch: int, sequence: int, columns: int
 ) -> None:
+    """Labels are a class of each example, or so many columns of numbers."""
     labels = torch.arange(h.shape[0]) - 1
-    sent = Message.activation(h, labels, phase=phase, sender=1, layer=4, minibatch=minibatch)
+    if columns:
+        labels = (labels.unsqueeze(1) / 3).repeat(1, columns)
+    sent = activation_message(h, labels, phase=phase, sender=1, layer=4, minibatch=minibatch)
     frames = encode(sent, LINK, sequence)
     got = decode(frames, LINK, sequence, max_bytes=MAX_BYTES)
     assert (got.kind, got.phase, got.sender) == (MessageKind.ACTIVATION, phase, 1)
@@ -111,7 +121,7 @@ def test_activation_round_trip_keeps_every_bit(
 @settings(deadline=None)
 @given(tensors())
 def test_target_round_trip_keeps_every_bit(displacement: torch.Tensor) -> None:
-    sent = Message.target(displacement, phase=Phase.FORWARD, sender=2, layer=4, minibatch=0)
+    sent = target_message(displacement, phase=Phase.FORWARD, sender=2, layer=4, minibatch=0)
     got = decode(wire(sent, BACK), BACK, 5, max_bytes=MAX_BYTES)
     assert (got.kind, got.phase, len(got.payloads)) == (MessageKind.TARGET, Phase.FORWARD, 1)
     assert same_bits(got.payloads[0], displacement)
@@ -154,7 +164,7 @@ def test_a_target_may_have_a_companion() -> None:
 
 def test_nan_payload_bits_survive() -> None:
     bits = torch.tensor([0x7FC12345, 0x7F800001, -0x400000 + 77, -(2**31)], dtype=torch.int32)
-    sent = Message.target(bits.view(torch.float32), phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
+    sent = target_message(bits.view(torch.float32), phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
     got = decode(wire(sent, BACK), BACK, 5, max_bytes=MAX_BYTES)
     assert torch.equal(got.payloads[0].view(torch.int32), bits)
 
@@ -174,7 +184,7 @@ def test_hello_is_number_zero_and_a_header_alone() -> None:
 def test_a_contiguous_tensor_is_sent_without_a_copy_and_received_into_a_fresh_aligned_one() -> None:
     h = torch.zeros(4, 5)
     frames = encode(
-        Message.activation(h, torch.zeros(4).long(), phase=Phase.BOTH, sender=1, layer=4, minibatch=7),
+        activation_message(h, torch.zeros(4).long(), phase=Phase.BOTH, sender=1, layer=4, minibatch=7),
         LINK,
         5,
     )
@@ -324,7 +334,7 @@ def test_a_truncated_or_oversized_frame_is_refused(index: int, change: int) -> N
 
 
 def test_a_description_of_a_payload_that_is_not_there_is_refused() -> None:
-    target = Message.target(torch.ones(2, 3), phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
+    target = target_message(torch.ones(2, 3), phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
     with pytest.raises(MessageError, match="descriptions of more than 1 payloads"):
         decode(with_field(wire(target, BACK), "labels nbytes", 8), BACK, 5, max_bytes=MAX_BYTES)
 
@@ -346,7 +356,11 @@ def test_random_bytes_are_refused(frames: list[bytes]) -> None:
 @pytest.mark.parametrize(
     ("h", "labels", "text"),
     [
-        (torch.ones(2, 3), torch.ones(2), "got labels float32"),
+        (torch.ones(2, 3), torch.ones(2), r"got labels float32\[2\], expected int64\[2\] or float32\[2, K\]"),
+        (torch.ones(2, 3), torch.ones(3, 2), r"got labels float32\[3, 2\]"),
+        (torch.ones(2, 3), torch.ones(2, 3, 1), r"got labels float32\[2, 3, 1\]"),
+        (torch.ones(2, 3), torch.ones(2, 3).bfloat16(), r"got labels bfloat16\[2, 3\]"),
+        (torch.ones(2, 3), torch.ones(2, 3).long(), r"got labels int64\[2, 3\]"),
         (torch.ones(2, 3), torch.ones(3).long(), "expected int64"),
         (torch.ones(()), torch.ones(1).long(), "dimensions"),
         (torch.ones(0, 3), torch.ones(0).long(), "none empty"),
@@ -358,7 +372,7 @@ def test_a_message_that_has_no_wire_form_is_refused_when_it_is_made(
     h: torch.Tensor, labels: torch.Tensor, text: str
 ) -> None:
     with pytest.raises(MessageError, match=text):
-        Message.activation(h, labels, phase=Phase.BOTH, sender=1, layer=4, minibatch=7)
+        activation_message(h, labels, phase=Phase.BOTH, sender=1, layer=4, minibatch=7)
 
 
 def test_a_message_needs_the_payloads_of_its_kind() -> None:
@@ -367,7 +381,7 @@ def test_a_message_needs_the_payloads_of_its_kind() -> None:
 
 
 def test_only_cpu_tensors_have_a_wire_form() -> None:
-    message = Message.target(
+    message = target_message(
         torch.ones(2, 3, device="meta"), phase=Phase.BOTH, sender=2, layer=4, minibatch=0
     )
     with pytest.raises(MessageError, match="got one on meta"):
@@ -376,7 +390,7 @@ def test_only_cpu_tensors_have_a_wire_form() -> None:
 
 def test_a_tensor_with_a_gradient_can_be_sent() -> None:
     h = torch.ones(2, 3, requires_grad=True)
-    message = Message.target(h, phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
+    message = target_message(h, phase=Phase.BOTH, sender=2, layer=4, minibatch=0)
     assert not decode(wire(message, BACK), BACK, 5, max_bytes=MAX_BYTES).payloads[0].requires_grad
 
 

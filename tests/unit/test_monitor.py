@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dtp_dist.errors import CheckpointError
-from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors
+from dtp_dist.errors import StorageError
+from dtp_dist.monitor import Collector, MetricsLog, Monitor, Monitors, jsonl
 from dtp_dist.monitor.base import Line
 from dtp_dist.monitor.console import ConsoleMonitor, in_words
 from dtp_dist.runtime.segment import Report, Segment
 from dtp_dist.schedule import Phase
+from dtp_dist.text.foreign import open_log
 
 BOTH = Segment(Phase.BOTH, "train", 1, 30, 30, 0)
 INVERSE = Segment(Phase.INVERSE, "train", 1, 30, 30, 0)
@@ -87,7 +88,37 @@ def test_an_inverse_pass_is_told_at_the_step_before_it_with_its_own_minibatch(li
     [line] = listener.lines
     assert (line.step, line.epoch) == (30, 2)
     assert line.details == {"minibatch": 40, "phase": "inverse"}
-    assert in_words(line) == "inverse pass, minibatch 40, mean inverse loss 0.5000"
+    assert in_words(line) == ["inverse pass, minibatch 40", "mean inverse loss 0.5"]
+
+
+@pytest.mark.parametrize("rest", [b'{"step": 3, "ep', b"\0" * 5000, b"\xff\xfe", b"7", b"[" * 100_000])
+def test_half_a_line_of_an_earlier_process_is_cut_off(tmp_path, rest):
+    path = tmp_path / "metrics.jsonl"
+    for before in (b"", b'{"step": 1}\n'):
+        path.write_bytes(before + rest)
+        log = MetricsLog(path)
+        log.write(Line(10, 1, 0.0, {}))
+        log.close()
+        assert path.read_bytes().startswith(before)
+        assert [line["step"] for line in read(path)] == [1, 10][not before :]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_last_line_that_lacks_its_end_alone_stays(tmp_path, end):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}' + end)
+    log = MetricsLog(path)
+    log.write(Line(10, 1, 0.0, {}))
+    log.close()
+    assert [line["step"] for line in read(path)] == [1, 10]
+
+
+def test_a_loss_that_grows_away_is_one_warning(listener):
+    collector = Collector(Monitors([listener]), 1, 40)
+    for minibatch, loss in ((39, 90_000.0), (49, 1e10), (59, 1e11)):
+        collector.report(Report(0, BOTH, minibatch, {"loss": loss}))
+    [warning] = [line for line in listener.lines if line.event == "warning"]
+    assert "train loss 1e10 at minibatch 50" in warning.details["message"]
 
 
 def test_a_line_of_metrics_is_one_json_object(tmp_path):
@@ -133,16 +164,45 @@ class HalfFull:
 def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
     """Half a line at the end made the file no valid JSON."""
     path = tmp_path / "metrics.jsonl"
+    disk = HalfFull(open_log(path), 1000)
+    monkeypatch.setattr(jsonl, "open_log", lambda path: disk)
     log = MetricsLog(path)
     log.write(Line(1, 1, 0.0, {"x": 1.0}))
-    file = log._file
-    monkeypatch.setattr(log, "_file", HalfFull(file, 10))
-    with pytest.raises(CheckpointError, match=r"metrics.jsonl: can't be written \(No space left on device\)"):
+    disk.room = 10
+    with pytest.raises(StorageError, match=r"metrics.jsonl: can't be written \(No space left on device\)"):
         log.write(Line(2, 1, 0.0, {"x": 1.0}))
-    monkeypatch.setattr(log, "_file", file)
+    disk.room = 1000
     assert [line["step"] for line in read(path)] == [1]
     log.write(Line(3, 1, 0.0, {"x": 1.0}))
     assert [line["step"] for line in read(path)] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "due"),
+    [
+        (["cpu"] * 3, [], []),
+        (["cpu"] * 3, ["a (10.0.0.1)"] * 3, ["stages 0-2 (layers 1-5) on a (10.0.0.1), cpu"]),
+        (
+            ["cuda:0 (L4)"] * 3,
+            ["a (10.0.0.1)", "b [x] (10.0.0.2)", "b [x] (10.0.0.2)"],
+            [
+                "stage 0 (layers 1-2) on a (10.0.0.1), cuda:0 (L4)",
+                "stages 1-2 (layers 3-5) on b [x] (10.0.0.2), cuda:0 (L4)",
+            ],
+        ),
+        (
+            ["cuda:0 (L4)", "cuda:1 (L4)", "cuda:1 (L4)"],
+            [],
+            ["stage 0 (layers 1-2) on cuda:0 (L4)", "stages 1-2 (layers 3-5) on cuda:1 (L4)"],
+        ),
+    ],
+)
+def test_the_console_says_where_stages_are_unless_all_is_on_this_machines_cpu(devices, nodes, due):
+    shown = io.StringIO()
+    console = ConsoleMonitor(Console(file=shown, width=200), 60, 2)
+    details = {"stages": [""] * 3, "partition": [2, 2, 1], "devices": devices, "nodes": nodes}
+    console.write(Line(0, 1, 0.0, {}, "started", details))
+    assert shown.getvalue().splitlines() == due
 
 
 @pytest.mark.parametrize("terminal", [True, False])

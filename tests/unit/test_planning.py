@@ -1,6 +1,6 @@
 """Planning: what a layer costs, and the partition whose slowest stage is as fast as possible."""
 
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from dtp_dist.algorithm.build import layer_shapes
 from dtp_dist.algorithm.layers import DenseOptions
-from dtp_dist.planning import balanced_partition, costs, layer_work
+from dtp_dist.planning import cheapest_partition, costs
 from dtp_dist.planning.costs import OPTIMIZER_WORK
-from networks import dense, rule
+from networks import dense, layer_work, rule
 
 COSTS = st.lists(st.integers(0, 30), min_size=1, max_size=8)
 
@@ -27,6 +27,12 @@ def stage_costs(costs, partition) -> list[int]:
         found.append(sum(costs[first : first + count]))
         first += count
     return found
+
+
+def balanced_partition(costs: list[float], stages: int) -> list[int]:
+    """Return the partition of layers that cost as much together as alone."""
+    total = [0, *accumulate(costs)]
+    return cheapest_partition(lambda layers: total[layers.stop] - total[layers.start], len(costs), stages)
 
 
 @given(costs=COSTS, data=st.data())

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import torch
 import zmq
+from torch.distributed import TCPStore
 
 from dtp_dist import load_config, train
 from dtp_dist.errors import LinkError
-from dtp_dist.messages import LinkIdentity, Message
-from dtp_dist.runtime import supervised
+from dtp_dist.runtime import processes
 from dtp_dist.schedule import Phase
-from dtp_dist.transport import Groups, Receiver, Rendezvous, Sender, open_receiver, open_sender
-from links import DOWN, LIMITS, ON_ONE_HOST, START_TIMEOUT, UP, message
+from dtp_dist.transport.base import Receiver, Sender
+from dtp_dist.transport.collective import Groups, Rendezvous
+from dtp_dist.transport.messages import LinkIdentity, Message
+from links import DOWN, LIMITS, ON_ONE_HOST, START_TIMEOUT, UP, message, open_receiver, open_sender
 from runs import small
 
 WINDOWS = 3
@@ -37,10 +39,11 @@ def test_a_rendezvous_listens_at_its_address_alone():
 def test_a_rendezvous_that_can_not_be_is_one_line():
     with pytest.raises(LinkError, match=r"^the process groups can't meet at 192\.0\.2\.1: .*$"):
         Rendezvous("192.0.2.1", 1.0)  # an address that is nobody's
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        place = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(LinkError, match=rf"^stage 1: process groups of gloo at {place}: .*$"):
-        join(place, 1, start_timeout=0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nobody else's, and not listening
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(LinkError, match=rf"^stage 1: process groups of gloo at {place}: .*$"):
+            join(place, 1, start_timeout=0.5)
 
 
 def join(place: str, stage: int, start_timeout: float = START_TIMEOUT, timeout: float = 60.0) -> Groups:
@@ -91,8 +94,7 @@ def exchange(sender: Sender, receiver: Receiver) -> None:
                 assert torch.equal(mine, theirs)
                 assert mine.dtype == theirs.dtype
                 assert mine.is_contiguous()
-    counts = (receiver.bytes_received, receiver.messages)
-    assert counts == (WINDOWS * size * message(receiver.identity, 0).nbytes, WINDOWS * size)
+    assert receiver.messages == sender.messages == WINDOWS * size
     assert sender.bytes_sent == WINDOWS * size * message(sender.identity, 0).nbytes
 
 
@@ -119,14 +121,31 @@ class Lost:
         sys.stdin.read()  # until the test has seen enough
 
 
+def watched(*names: str) -> dict[str, list[int]]:
+    """Return lists that fill with the groups in which functions of ``torch.distributed`` are called."""
+    used: dict[str, list[int]] = {name: [] for name in names}
+
+    def watch(name: str, function: Any) -> Any:
+        def call(tensor: torch.Tensor, peer: int, group: Any) -> Any:
+            used[name].append(id(group))
+            return function(tensor, peer, group)
+
+        return call
+
+    for name in names:
+        setattr(torch.distributed, name, watch(name, getattr(torch.distributed, name)))
+    return used
+
+
 def run_process(folder: str, place: str, stage: int, what: str) -> None:
     context = zmq.Context(io_threads=1)
     timeout = 10.0 if what == "freezes" else 60.0
     sender, receiver = linked(context, folder, place, stage, timeout)
     if what == "exchange":
-        carriers: list[Any] = [sender.carrier, receiver.carrier]
-        assert carriers[0]._group is not carriers[1]._group, "the directions share a communicator"
+        used = watched("isend", "recv")
         exchange(sender, receiver)
+        assert [len(set(groups)) for groups in used.values()] == [1, 1]
+        assert not set(used["isend"]) & set(used["recv"]), "the directions share a communicator"
         part(context, sender, receiver)
     elif stage == 0:
         carrier: Any = Lost(dies=what == "dies")
@@ -166,12 +185,14 @@ def two_processes(tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_both_ends_send_large_messages_before_either_reads(two_processes):
     for process in two_processes("exchange"):
         process.wait(START_TIMEOUT)
         assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["dies", pytest.param("freezes", marks=pytest.mark.slow)])
 def test_a_peer_that_is_lost_between_header_and_payloads_is_a_lost_link(two_processes, what):
     _, receiving = two_processes(what)
@@ -181,10 +202,9 @@ def test_a_peer_that_is_lost_between_header_and_payloads_is_a_lost_link(two_proc
     start = "activation link, stage 0 -> stage 1: payloads of minibatch 0: "
     assert error.startswith(start), said
     assert len(error.splitlines()) == 1
-    assert float(seconds) < 30.0  # the link's own limit is 60 s
+    assert ("Timed out" in error) == (what == "freezes")
     if what == "freezes":
         assert float(seconds) >= 9.0
-        assert "Timed out" in error
 
 
 @pytest.mark.slow
@@ -195,12 +215,14 @@ def test_stages_with_groups_end_with_the_same_bits(tmp_path, monkeypatch, fault)
     size = ("parallel.stages=3", "parallel.in_flight=3", "train.max_steps=12", "train.checkpoint_every=4")
     reference = train(load_config(small(), [*size, f"run_dir={tmp_path / 'reference'}"])).result
     rendezvous = Rendezvous("127.0.0.1", START_TIMEOUT)
-    monkeypatch.setattr(supervised, "meeting_point", lambda bound: rendezvous.place)
+    monkeypatch.setattr(processes, "meeting_point", lambda bound: rendezvous.place)
     if fault:
         monkeypatch.setenv("DTP_DIST_FAULT", fault)
     local = ("parallel.runtime=local", f"run_dir={tmp_path / 'run'}")
     result = train(load_config(small(), [*size, *local])).result
-    assert rendezvous._store.num_keys() > 0, "no stage came to the rendezvous"
+    address, _, port = rendezvous.place.rpartition(":")
+    met = TCPStore(address, int(port), is_master=False)
+    assert met.num_keys() > 0, "no stage came to the rendezvous"
     for name in ("weights_sha256", "steps", "train_loss", "test_error"):
         assert result[name] == reference[name]
     assert result["restarts"] == (1 if fault else 0)

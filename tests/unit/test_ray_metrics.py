@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.util.metrics import Gauge
 
-from dtp_dist.runtime.ray_metrics import RayMetrics
+from dtp_dist.runtime.ray.metrics import RayMetrics
 from dtp_dist.runtime.segment import Report, Segment
 from dtp_dist.schedule import Phase
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from dtp_dist import load_config
 from dtp_dist.config import to_yaml
-from dtp_dist.runtime.layout import resolve
+from dtp_dist.profiling.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("lee2015", "ernoult2022", "shibuya2023")
@@ -18,15 +17,11 @@ PAPERS = ("lee2015", "ernoult2022", "shibuya2023")
 
 @pytest.fixture
 def reproduce(monkeypatch):
-    """The script, with the benchmarks' own ``runs`` in the place of the tests'."""
+    """The script."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    for name in ("runs", "common", "published", "reproduce"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     import reproduce
 
-    yield reproduce
-    for name in ("runs", "common", "published", "reproduce"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    return reproduce
 
 
 def test_every_config_of_a_paper_is_an_experiment_and_loads(reproduce):
@@ -63,7 +58,7 @@ def test_an_unfinished_run_counts_with_its_newest_evaluation(reproduce, tmp_path
     assert row is not None
     assert (row["seed"], row["epochs"], row["of_epochs"], row["test_error"]) == (2, 2, 500, 3.0)
     assert reproduce.row_of("lee2015_discrete", write_run(tmp_path / "new", {"epoch": 1})) is None
-    other = write_run(tmp_path / "other", *lines, overrides=("rule.output_step=1.0",))
+    other = write_run(tmp_path / "other", *lines, overrides=("rule.target_step=1.0",))
     assert reproduce.row_of("lee2015_discrete", other) is None
     fewer = write_run(tmp_path / "fewer", *lines, overrides=("train.epochs=50",))
     assert reproduce.row_of("lee2015_discrete", fewer)["of_epochs"] == 500

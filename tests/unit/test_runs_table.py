@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dtp_dist.errors import ConfigError
 from dtp_dist.report.listing import facts, find_runs, run_table
-from run_folders import FINISHED, MEASURED, STARTED, at, write_run
+from run_folders import CONFIG, FINISHED, MEASURED, STARTED, at, write_run
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def test_runs_are_found_at_any_depth_the_newest_last(runs):
 def test_a_wide_table_shows_all_columns(runs):
     head, failed, done, broken = shown(runs, 140)
     assert re.split("  +", head.strip())[-4:] == ["D", "runtime", "started", "folder"]
-    assert re.split("  +", done.strip())[:8] == ["digits", "done", "1", "30", "4.50", "5.25", "12345", "2"]
+    assert re.split("  +", done.strip())[:6] == ["digits", "done", "–", "–", "0.001", "–"]
+    assert re.split("  +", done.strip())[6:12] == ["1", "30", "4.50", "5.25", "12,345", "2"]
     assert "deep/failed" in failed
     assert "deep/er/broken" in broken
 
@@ -57,8 +58,22 @@ def test_a_narrow_table_fits_and_keeps_state_error_and_folder(runs, width):
     lines = shown(runs, width)
     assert len(lines) == 4
     assert all(len(line.rstrip()) <= width for line in lines)
-    for due in ("done", "5.25"):
+    for due in ("digits", "done", "5.25"):
         assert due in lines[2]
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_two_runs_of_one_config_are_told_apart_where_it_is_narrow(tmp_path, width):
+    """At 80 columns the name was gone, and neither rule, rate nor seed was ever shown."""
+    for seed in (11, 12):
+        config = f"{CONFIG}\nrule: {{name: fw_dtp}}\ndata: {{name: fashion_mnist}}\nseed: {seed}"
+        config = config.replace("name: digits", "name: a_name_that_is_long_and_ends_in_2")
+        write_run(tmp_path / f"a_name_that_is_long-2026112{seed}", config=config)
+    head, *rows = shown(tmp_path, width)
+    assert len(head.rstrip()) <= width
+    for seed, row in zip((11, 12), rows, strict=True):
+        for due in ("a_name_that", "_in_2", "fw_dtp", "0.001", f" {seed} ", "5.25", f"112{seed}"):
+            assert due in row
 
 
 def test_facts_are_plain_json(runs):

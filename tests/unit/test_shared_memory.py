@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,22 @@ import pytest
 import torch
 
 from dtp_dist.errors import LinkError, MessageError
-from dtp_dist.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.schedule import Phase
-from dtp_dist.transport import SharedReceiver, SharedSender, shared
+from dtp_dist.transport import shared
+from dtp_dist.transport.messages import LinkIdentity, Message, MessageKind
 from dtp_dist.transport.ring import Ring
-from dtp_dist.wire import encode
+from dtp_dist.transport.shared import SharedReceiver, SharedSender
+from dtp_dist.transport.wire import encode
+from links import activation_message, hello, memory, stranger
 
 LINK = LinkIdentity(bytes(16), 0, MessageKind.ACTIVATION, sender=0, layer=4)
 LIMITS: dict[str, Any] = {"timeout": 60.0, "stopped": lambda: False, "high_water": 3, "max_bytes": 1 << 16}
-HELLO = b"".join(encode(Message.hello(LINK), LINK, 0))
+HELLO = hello(LINK)
 
 
 def activation(minibatch: int, rows: int = 2) -> Message:
     h, labels = torch.full((rows, 3), float(minibatch)), torch.full((rows,), minibatch)
-    return Message.activation(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=minibatch)
+    return activation_message(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=minibatch)
 
 
 def connected(folder: Path, **limits: Any) -> tuple[SharedSender, SharedReceiver]:
@@ -35,22 +36,6 @@ def connected(folder: Path, **limits: Any) -> tuple[SharedSender, SharedReceiver
     sender.connect()
     receiver.accept()
     return sender, receiver
-
-
-def stranger(folder: Path, packet: bytes, descriptors: list[int]) -> socket.socket:
-    """Connect as somebody who is not the sender and send one packet."""
-    mine = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mine.connect(f"{folder}/link")
-    socket.send_fds(mine, [packet], descriptors)
-    return mine
-
-
-def memory(size: int, *, sealed: bool = True) -> int:
-    descriptor = os.memfd_create("test", os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, size)
-    if sealed:
-        shared.fcntl.fcntl(descriptor, shared.fcntl.F_ADD_SEALS, shared._SEALS)
-    return descriptor
 
 
 def test_every_message_of_many_rounds_through_the_ring_is_whole(tmp_path):
@@ -109,7 +94,7 @@ def test_more_unread_messages_than_a_socket_holds_wait_for_room(tmp_path):
 def test_a_stranger_is_refused(tmp_path, packet, size, sealed, words):
     receiver = SharedReceiver(f"shm://{tmp_path}/link", LINK, **LIMITS)
     descriptors = [] if size is None else [memory(size, sealed=sealed)]
-    mine = stranger(tmp_path, packet, descriptors)
+    mine = stranger(tmp_path / "link", packet, descriptors)
     with pytest.raises(MessageError, match=words):
         receiver.accept()
     mine.close()
@@ -126,10 +111,12 @@ def test_another_generation_is_refused(tmp_path):
 
 
 def test_a_header_that_tells_more_than_a_slot_is_refused(tmp_path):
-    sender, receiver = connected(tmp_path, max_bytes=1000)
+    receiver = SharedReceiver(f"shm://{tmp_path}/link", LINK, **(LIMITS | {"max_bytes": 1000}))
+    mine = stranger(tmp_path / "link", HELLO, [memory(Ring.size(3, 1000))])
+    receiver.accept()
     h, labels = torch.zeros(4096, 3), torch.zeros(4096, dtype=torch.int64)
-    large = Message.activation(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=0)
-    sender._end.send(encode(large, LINK, 1)[0], "nothing")
+    large = activation_message(h, labels, phase=Phase.BOTH, sender=0, layer=4, minibatch=0)
+    mine.send(encode(large, LINK, 1)[0])
     with pytest.raises(MessageError, match="expected at most 1000"):
         receiver.receive(0, Phase.BOTH)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dtp_dist.errors import ScheduleError
 from dtp_dist.planning.simulate import NANOSECONDS, Timing, nanoseconds, simulate
-from dtp_dist.schedule import KINDS, Kind, Phase, Schedule, receives, sends
+from dtp_dist.schedule import KINDS, Activity, Kind, Phase, Schedule, receives, sends
 from dtp_dist.schedule.checking import execute
 
 PHASES = st.sampled_from(list(Phase))
@@ -93,6 +93,7 @@ def pipelines(draw) -> tuple[Schedule, Timing, int]:
     return schedule, Timing(stages, actions, lead, send, transfer, latency), needed + draw(st.integers(0, 3))
 
 
+@pytest.mark.slow
 @given(pipeline=pipelines())
 @settings(max_examples=200, deadline=None)
 def test_it_equals_the_replay_of_every_action(pipeline):
@@ -103,7 +104,7 @@ def test_it_equals_the_replay_of_every_action(pipeline):
     assert found.total == max(ends, default=0)
     whole = [[(*span[:2], *map(in_nanoseconds, span[2:])) for span in row] for row in found.spans()]
     assert [sorted(row) for row in whole] == [sorted(row) for row in spans]
-    actions = [[each for each in row if not each[0].startswith(("wait", "send"))] for row in spans]
+    actions = [[each for each in row if Activity(each[0]).computes] for row in spans]
     assert found.busy.tolist() == [sum(end - start for *_, start, end in row) for row in actions]
 
 
@@ -113,10 +114,7 @@ def test_with_costs_of_one_it_is_the_drawing(stages, count, in_flight, phase):
     schedule = Schedule(stages, range(count), in_flight, phase)
     ticks = execute(schedule.rows(), capacity=1 + len(schedule.rows()[0]))
     found = simulate(schedule, ones(stages), capacity=count + stages, keep=count)
-    starts = [
-        [in_nanoseconds(start) for name, _, start, _ in row if not name.startswith(("wait", "send"))]
-        for row in found.spans()
-    ]
+    starts = [[in_nanoseconds(span.start) for span in row if span.activity.computes] for row in found.spans()]
     assert starts == ticks
 
 
@@ -129,7 +127,7 @@ def test_what_is_kept_is_the_end_of_all(pipeline, keep):
     first = schedule.minibatches.stop - min(keep, len(schedule.minibatches))
     assert some.total == every.total
     assert (some.finished == every.finished).all()
-    assert some.spans() == [[span for span in row if span[1] >= first] for row in every.spans()]
+    assert some.spans() == [[span for span in row if span.minibatch >= first] for row in every.spans()]
 
 
 def test_the_slowest_stage_sets_the_pace():

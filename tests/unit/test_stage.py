@@ -2,19 +2,20 @@
 
 import pytest
 import torch
+from closeness import assert_near
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from dtp_dist.algorithm.delay import DelayOptions
 from dtp_dist.algorithm.layers import BoundInstance, InverseOptions, ModuleOptions
-from dtp_dist.algorithm.optimizers import OPTIMIZERS, AdamOptions, SGDOptions
+from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS, AdamOptions, SGDOptions
 from dtp_dist.algorithm.state import layer_state
 from dtp_dist.errors import NonFiniteError
+from dtp_dist.phase import Phase
 from networks import (
     BATCH,
     SIZES,
     Reference,
-    assert_near,
     build,
     dense,
     exact_step,
@@ -221,10 +222,12 @@ def test_forward_looks_as_many_of_its_last_steps_ahead_as_minibatches_are_in_fli
     assert same_bits(weights, forward_values(layers)), "looking ahead moves nothing"
 
 
-@pytest.mark.parametrize(("phase", "looks"), [("both", True), ("forward", True), ("inverse", False)])
+@pytest.mark.parametrize(
+    ("phase", "looks"), [(Phase.BOTH, True), (Phase.FORWARD, True), (Phase.INVERSE, False)]
+)
 def test_only_a_forward_pass_that_an_update_follows_looks_ahead(phase, looks):
     stage, _, _ = trained_once(lookahead=1.0)
-    stage.begin("evaluate", 0)
+    stage.begin(Phase.EVALUATE, 0)
     today = stage.forward(2, *minibatch(2))
     stage.begin(phase, 0)
     stage.forward(1, *minibatch(1))
@@ -272,21 +275,21 @@ def test_evaluation_keeps_nothing_and_changes_nothing():
     layers = build(with_module("normalized_pair"), rule("dtp"), dtype=torch.float32)
     before = [*values(layers), *(buffer.clone() for buffer in layers[1].f.module.buffers())]
     (stage,) = stages(layers, rule("dtp"))
-    stage.begin("evaluate", 0)
+    stage.begin(Phase.EVALUATE, 0)
     for k in range(3):
         stage.forward(k, *minibatch(k, dtype=torch.float32))
     assert stage.in_flight == 0
     assert same_bits(before, [*values(layers), *layers[1].f.module.buffers()])
     assert set(stage.meter.means()) == {"loss", "error"}
     assert stage.meter.weight("loss") == 3 * BATCH
-    stage.begin("both", 0)
+    stage.begin(Phase.BOTH, 0)
 
 
 def test_an_inverse_phase_updates_inverses_alone_and_leaves_nothing_in_flight():
     layers = build(dense(), rule("dtp"))
     (stage,) = stages(layers, rule("dtp"))
     before = values(layers)
-    stage.begin("inverse", 0)
+    stage.begin(Phase.INVERSE, 0)
     stage.forward(0, *minibatch())
     assert stage.in_flight == 1
     stage.inverse(0)
@@ -301,7 +304,7 @@ def test_a_forward_phase_updates_forward_maps_alone():
     layers = build(dense(), rule("dtp"))
     (stage,) = stages(layers, rule("dtp"))
     before = values(layers)
-    stage.begin("forward", 0)
+    stage.begin(Phase.FORWARD, 0)
     stage.forward(0, *minibatch())
     assert stage.target(0, None) is None
     stage.update(0)
@@ -311,14 +314,23 @@ def test_a_forward_phase_updates_forward_maps_alone():
         assert torch.equal(old, new) == (side == "inverse")
 
 
+def test_a_stage_says_which_layer_is_at_work_before_its_first_action_too():
+    """A stage that froze there was in layer 0, which there is not."""
+    layers = build(dense(), rule("dtp"))
+    parts = stages(layers, rule("dtp"), [2, 2])
+    assert [part.now for part in parts] == [1, 3]
+    exact_step(parts, 0, *minibatch())
+    assert [part.now for part in parts] == [2, 4], "the last whose forward map was updated"
+
+
 def test_begin_refuses_a_full_pipeline_and_abandon_empties_it():
     (stage,) = stages(build(dense(), rule("dtp")), rule("dtp"))
     stage.forward(3, *minibatch())
     with pytest.raises(AssertionError, match="3"):
-        stage.begin("both", 1)
+        stage.begin(Phase.BOTH, 1)
     stage.abandon()
     assert stage.in_flight == 0
-    stage.begin("both", 1)
+    stage.begin(Phase.BOTH, 1)
 
 
 def test_stages_know_where_they_are():
@@ -417,7 +429,7 @@ def test_batch_statistics_change_once_in_every_f_and_in_nothing_else():
             assert_near(forward.running_var, variance)
     assert inverse.num_batches_tracked == 0, "an inverse has no F"
     assert torch.equal(inverse.running_mean, torch.zeros(5).double())
-    stage.begin("evaluate", 0)
+    stage.begin(Phase.EVALUATE, 0)
     x, labels = minibatch(7)
     found = stage.forward(0, x, labels)
     network = nn.Sequential(*[module for layer in layers for module in layer.f.torch_modules()]).eval()
@@ -487,7 +499,7 @@ def test_bfloat16_activations_give_float32_weights_nearly_the_same_step(name, ki
     """A displacement may be shorter than bfloat16 resolves of the activation it is added to."""
     changes = []
     for dtype in (torch.float32, torch.bfloat16):
-        learned = {} if name == "backprop" else {"output_step": 0.33}
+        learned = {} if name == "backprop" else {"target_step": 0.33}
         options = dense(sigma=0.0)
         if kind:
             options[1] = ModuleOptions(kind=f"networks:{kind}", inverse=InverseOptions(sigma=0.0))
@@ -511,7 +523,7 @@ def test_bfloat16_resolves_displacements_far_shorter_than_the_activations():
     """784-7x240-10 at eta 0.33 and batch 100 has displacements of 0.001 to 0.003 of the activations."""
     sizes, changes = (6, 32, 32, 32, 32, 3), []
     for dtype in (torch.float32, torch.bfloat16):
-        learned = rule("dtp", output_step=0.03)
+        learned = rule("dtp", target_step=0.03)
         layers = build(dense(sizes, sigma=0.0), learned, dtype=torch.float32, scrambled=False)
         before = values(layers)
         x, labels = minibatch(dtype=torch.float32)

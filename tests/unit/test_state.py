@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from dtp_dist.algorithm.layers import DenseOptions, InverseOptions, ModuleOptions
-from dtp_dist.algorithm.optimizers import (
+from dtp_dist.algorithm.optimizers.imported import optimizer_class
+from dtp_dist.algorithm.optimizers.kinds import (
     AdamOptions,
     AdamWOptions,
     CentredRMSpropOptions,
+    MuonOptions,
     RMSpropOptions,
     SGDOptions,
 )
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256
+from dtp_dist.storage.checkpoint import LayerFile, read_layers, write_layer
 from networks import SEED, build, dense, exact_step, minibatch, parameters, rule, same_bits, stages, values
 
 OPTIMIZERS = {
@@ -24,6 +27,10 @@ OPTIMIZERS = {
     "adamw": AdamWOptions(lr=0.01),
     "rmsprop": RMSpropOptions(lr=0.01, momentum=0.5, centered=True),
     "centred_rmsprop": CentredRMSpropOptions(lr=0.01),
+    "muon": MuonOptions(lr=0.01),
+    "nadam": optimizer_class("torch.optim:NAdam")(lr=0.01),
+    "adagrad": optimizer_class("torch.optim:Adagrad")(lr=0.01),
+    "counting": optimizer_class("user_optimizers:Counting")(lr=0.01),
 }
 
 
@@ -194,6 +201,34 @@ def test_hash_sees_weights_and_buffers_and_not_optimizers():
             target = next(each for each, one in zip(changed, states, strict=True) if one is state)
             target[name] = state[name] + 1
             assert (weights_sha256(changed) == before) == (".optimizer." in name), name
+
+
+def at_once(states) -> str:
+    """Return the hash as it is of states that are all in memory, optimizers and all."""
+    digest = hashlib.sha256()
+    extra = {name: name.split(".")[1] for state in states for name in state}
+    for side, kinds in (("forward.", ()), ("inverse.", ()), ("", ("buffer",))):
+        for state in states:
+            for name, value in state.items():
+                wanted = extra[name] in kinds if kinds else extra[name] not in ("buffer", "optimizer")
+                if name.startswith(side) and wanted:
+                    digest.update(little_endian(value))
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("kind", [None, "normalized_pair", "transposed_pair"])
+def test_hash_of_files_is_the_same_and_reads_no_optimizer(tmp_path, monkeypatch, kind):
+    layers = network("adam", kind=kind)
+    train(stages(layers, rule("dtp")), 0, 2)
+    states = [layer_state(layer) for layer in layers]
+    for layer, state in zip(layers, states, strict=True):
+        write_layer(tmp_path, layer.index, state)
+    read, real = [], LayerFile.__getitem__
+    monkeypatch.setattr(LayerFile, "__getitem__", lambda file, name: read.append(name) or real(file, name))
+    assert weights_sha256(read_layers(tmp_path, len(layers))) == at_once(states) == by_hand(layers)
+    weights = [name for state in states for name in state if ".optimizer." not in name]
+    assert sorted(read) == sorted(weights), "each once, and of the optimizers nothing"
+    assert len(weights) < sum(map(len, states))
 
 
 def test_hash_of_a_known_network():

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dtp_dist.errors import CheckpointError
+from dtp_dist.errors import StorageError
 from dtp_dist.monitor import write_trace
 from dtp_dist.monitor.trace import on_one_clock
-from dtp_dist.runtime.feed import load_batches
-from dtp_dist.runtime.layout import Layout, resolve
-from dtp_dist.runtime.segment import Segment, Span
-from dtp_dist.runtime.start import start_runtime
-from dtp_dist.schedule import Phase
+from dtp_dist.profiling.resolve import resolve
+from dtp_dist.report.spans import spans_of
+from dtp_dist.runtime.layout import Layout
+from dtp_dist.runtime.registry import start_runtime
+from dtp_dist.runtime.segment import Segment
+from dtp_dist.schedule import Activity, Phase, Span
 from runs import small_config
 
 LAYOUT = Layout((2, 1), 1)
 BELOW = [
-    Span("data", 3, 10.0, 10.1),
-    Span("forward", 3, 10.1, 10.5),
-    Span("send activation", 3, 10.5, 10.6),
-    Span("inverse", 3, 10.6, 10.7),
-    Span("wait for target", 3, 10.7, 11.5),
-    Span("target", 3, 11.5, 11.75),
-    Span("update", 3, 11.75, 12.0),
+    Span(Activity.DATA, 3, 10.0, 10.1),
+    Span(Activity.FORWARD, 3, 10.1, 10.5),
+    Span(Activity.SEND_ACTIVATION, 3, 10.5, 10.6),
+    Span(Activity.INVERSE, 3, 10.6, 10.7),
+    Span(Activity.WAIT_TARGET, 3, 10.7, 11.5),
+    Span(Activity.TARGET, 3, 11.5, 11.75),
+    Span(Activity.UPDATE, 3, 11.75, 12.0),
 ]
 ABOVE = [
-    Span("wait for activation", 3, 10.0, 10.6),
-    Span("forward", 3, 10.625, 11.0),
-    Span("inverse", 3, 11.0, 11.1),
-    Span("target", 3, 11.125, 11.25),
-    Span("send target", 3, 11.25, 11.5),
-    Span("update", 3, 11.5, 11.6),
+    Span(Activity.WAIT_ACTIVATION, 3, 10.0, 10.6),
+    Span(Activity.FORWARD, 3, 10.625, 11.0),
+    Span(Activity.INVERSE, 3, 11.0, 11.1),
+    Span(Activity.TARGET, 3, 11.125, 11.25),
+    Span(Activity.SEND_TARGET, 3, 11.25, 11.5),
+    Span(Activity.UPDATE, 3, 11.5, 11.6),
 ]
 ACTIONS = ["forward", "inverse", "target", "update"]
 
@@ -49,6 +49,11 @@ def written(path: Path, stages: Sequence[Sequence[Span]], layout: Layout = LAYOU
 
 def of(trace: Any, phase: str) -> list[Any]:
     return [event for event in trace["traceEvents"] if event["ph"] == phase]
+
+
+def of_3(kind: str, layers: str) -> dict[str, Any]:
+    """Return what every bar of minibatch 3 says."""
+    return {"kind": kind, "minibatch": 3, "layers": layers}
 
 
 def bar_at(trace: Any, end: Any) -> Any:
@@ -77,11 +82,11 @@ def test_an_action_is_a_bar_and_a_wait_is_a_gap(tmp_path):
     assert len({bar["cname"] for bar in below}) == len(below)
     assert [bar["cname"] for bar in below[1:]] == [bar["cname"] for bar in above], "a colour a kind"
     assert (above[0]["ts"], above[0]["dur"]) == (625000.0, 375000.0), "microseconds from the first action"
-    assert above[0]["args"] == {"minibatch": 3, "layers": "3-3", "waited_ms": pytest.approx(600.0)}
-    assert below[1]["args"] == {"minibatch": 3, "layers": "1-2", "send_ms": pytest.approx(100.0)}
+    assert above[0]["args"] == {**of_3("forward", "3-3"), "waited_ms": pytest.approx(600.0)}
+    assert below[1]["args"] == {**of_3("forward", "1-2"), "send_ms": pytest.approx(100.0)}
     assert below[3]["args"]["waited_ms"] == pytest.approx(800.0)
     assert above[2]["args"]["send_ms"] == pytest.approx(250.0)
-    assert below[4]["args"] == {"minibatch": 3, "layers": "1-2"}
+    assert below[4]["args"] == of_3("update", "1-2")
 
 
 def test_an_arrow_goes_from_the_action_that_sends_to_the_one_that_needs_it(tmp_path):
@@ -105,26 +110,30 @@ def test_an_arrow_goes_from_the_action_that_sends_to_the_one_that_needs_it(tmp_p
 
 
 def test_minibatches_of_two_phases_are_not_mixed_up(tmp_path):
-    """With rule.alternate=epoch a minibatch's number comes in the inverse phase and in the forward one."""
-    below = [Span("forward", 3, 1.0, 2.0), Span("forward", 4, 2.0, 3.0), Span("forward", 3, 8.0, 9.0)]
-    above = [Span("forward", 4, 3.5, 4.0), Span("forward", 3, 9.5, 10.0)]
+    """With rule.update_order=epoch a minibatch's number comes in the inverse phase and in the forward one."""
+    below = [
+        Span(Activity.FORWARD, 3, 1.0, 2.0),
+        Span(Activity.FORWARD, 4, 2.0, 3.0),
+        Span(Activity.FORWARD, 3, 8.0, 9.0),
+    ]
+    above = [Span(Activity.FORWARD, 4, 3.5, 4.0), Span(Activity.FORWARD, 3, 9.5, 10.0)]
     trace = written(tmp_path, [below, above])
     spans = [(start["ts"], end["ts"]) for start, end in zip(of(trace, "s"), of(trace, "f"), strict=True)]
     assert sorted(end - start for start, end in spans) == [pytest.approx(0.5e6)] * 2
 
 
 def moved(spans: Sequence[Span], seconds: float) -> list[Span]:
-    return [replace(span, start=span.start + seconds, end=span.end + seconds) for span in spans]
+    return [span.moved(seconds) for span in spans]
 
 
 @pytest.mark.parametrize("offset", [-5000.0, 0.0, 0.02, 77.0])
 def test_clocks_of_several_hosts_are_brought_together(tmp_path, offset):
     """The third stage's clock is another host's; on one clock nothing may move."""
-    middle = [*ABOVE[:1], ABOVE[1], Span("wait for target", 3, 11.0, 11.1), *ABOVE[2:]]
+    middle = [*ABOVE[:1], ABOVE[1], Span(Activity.WAIT_TARGET, 3, 11.0, 11.1), *ABOVE[2:]]
     stages = [
         BELOW,
         middle,
-        moved([Span("forward", 3, 11.02, 11.06), Span("target", 3, 11.06, 11.1)], offset),
+        moved([Span(Activity.FORWARD, 3, 11.02, 11.06), Span(Activity.TARGET, 3, 11.06, 11.1)], offset),
     ]
     aligned = on_one_clock(stages)
     assert aligned[:2] == stages[:2]
@@ -140,7 +149,10 @@ def test_clocks_of_several_hosts_are_brought_together(tmp_path, offset):
 
 
 def test_only_the_last_minibatches_are_written(tmp_path):
-    stages = [[Span("forward", k, k, k + 0.5) for k in range(10)], [Span("forward", 9, 9.75, 10.0)]]
+    stages = [
+        [Span(Activity.FORWARD, k, k, k + 0.5) for k in range(10)],
+        [Span(Activity.FORWARD, 9, 9.75, 10.0)],
+    ]
     assert [bar["args"]["minibatch"] for bar in of(written(tmp_path, stages, minibatches=2), "X")] == [
         8,
         9,
@@ -157,19 +169,30 @@ def test_a_virtual_run_says_so(tmp_path):
         assert ("virtual" in process["args"]["name"]) == virtual
 
 
+def test_the_report_reads_what_a_run_writes(tmp_path):
+    """Every activity of a timeline comes back from its trace, with what it waited for."""
+    above = [*ABOVE[:4], Span(Activity.ALIGNMENT, 3, 11.25, 11.26), *moved(ABOVE[4:], 0.01)]
+    assert {span.activity for span in (*BELOW, *above)} == set(Activity) - {Activity.OTHER, Activity.IDLE}
+    trace, rows = spans_of(written(tmp_path, [BELOW, above]))
+    assert rows == {0: "stage 0 (layers 1-2)", 1: "stage 1 (layer 3)"}
+    for due, found in ((BELOW, trace[0]), (above, trace[1])):
+        assert [span[:2] for span in found] == [span[:2] for span in due]
+        assert [span.seconds for span in found] == pytest.approx([span.seconds for span in due], abs=1e-6)
+
+
 def test_a_trace_of_nothing_is_valid(tmp_path):
     assert {event["ph"] for event in written(tmp_path, [[], []])["traceEvents"]} == {"M"}
 
 
 def test_a_trace_that_can_not_be_written_is_one_line(tmp_path):
-    with pytest.raises(CheckpointError, match=r"trace.json: can't be written"):
+    with pytest.raises(StorageError, match=r"trace.json: can't be written"):
         write_trace(tmp_path / "missing" / "trace.json", [[]], Layout((2,), 1))
 
 
 @pytest.mark.parametrize("phases", [(Phase.BOTH,), (Phase.INVERSE, Phase.FORWARD)])
 def test_a_real_run_has_an_arrow_for_every_message(tmp_path, phases):
     config = resolve(small_config("parallel.stages=3", "parallel.in_flight=3"))
-    with start_runtime(config, load_batches(config), lambda report: None) as runtime:
+    with start_runtime(config, lambda report: None) as runtime:
         for phase in phases:
             runtime.run(Segment(phase, "train", 0, 0, 6, 0))
         stages = runtime.spans()

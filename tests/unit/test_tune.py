@@ -21,7 +21,7 @@ from runs import small, write_config
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
 optimizer.forward.lr: {log_uniform: [1.0e-4, 1.0e-1]}
-rule.output_step: {uniform: [0.1, 0.5]}
+rule.target_step: {uniform: [0.1, 0.5]}
 model.defaults.inverse.iterations: {int_uniform: [1, 3]}
 data.batch_size: {choice: [20, 40]}
 """
@@ -46,7 +46,7 @@ def test_drawn_values_lie_within_their_bounds_and_fill_them(tmp_path):
     rates = [each["optimizer.forward.lr"] for each in drawn]
     assert all(1e-4 <= rate <= 1e-1 for rate in rates)
     assert 0.25 < sum(rate < 1e-3 for rate in rates) / 300 < 0.42, "a third in each decade"
-    assert all(0.1 <= each["rule.output_step"] <= 0.5 for each in drawn)
+    assert all(0.1 <= each["rule.target_step"] <= 0.5 for each in drawn)
     assert {each["model.defaults.inverse.iterations"] for each in drawn} == {1, 2, 3}
     assert {each["data.batch_size"] for each in drawn} == {20, 40}
 
@@ -201,7 +201,7 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
 
 def job_of(trial: Trial, **sections: Any) -> Job:
     raw = small(run_dir=str(trial.folder), **sections)
-    return Job(trial.folder, trial.record, raw, str(trial.folder.parent), [])
+    return Job(trial.folder, trial.record, raw, str(trial.folder.parent), [], trial.metric)
 
 
 def test_a_halted_trial_goes_on_from_its_checkpoint_and_tells_the_past_again(trial):

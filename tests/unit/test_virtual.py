@@ -10,13 +10,12 @@ import torch
 from dtp_dist import load_config, train
 from dtp_dist.config import Config
 from dtp_dist.errors import ConfigError
-from dtp_dist.runtime.feed import load_batches
-from dtp_dist.runtime.layout import resolve
+from dtp_dist.profiling.resolve import resolve
+from dtp_dist.runtime.registry import start_runtime
 from dtp_dist.runtime.segment import Segment, SegmentResult
-from dtp_dist.runtime.start import start_runtime
-from dtp_dist.runtime.virtual import Pace
+from dtp_dist.runtime.stage.virtual import Pace
 from dtp_dist.schedule import Phase
-from dtp_dist.trainer import evaluate, resume
+from dtp_dist.training.trainer import evaluate, resume
 from runs import EVERY_KIND, read_metrics, read_result, small, small_config
 
 STAGES = ("parallel.stages=3", "parallel.in_flight=3")
@@ -71,9 +70,9 @@ def test_a_sleep_shorter_than_the_debt_leaves_the_rest_of_it():
 def run(config: Config, *phases: Phase, count: int = 6) -> tuple[list[SegmentResult], list[list[str]]]:
     """Run segments in one process; return their results and every stage's actions by name."""
     config = resolve(config)
-    with start_runtime(config, load_batches(config), lambda report: None) as runtime:
+    with start_runtime(config, lambda report: None) as runtime:
         results = [runtime.run(Segment(phase, "train", 0, 0, count, 0)) for phase in phases]
-        return results, [[f"{span.name} {span.minibatch}" for span in spans] for spans in runtime.spans()]
+        return results, [[f"{span.activity} {span.minibatch}" for span in spans] for spans in runtime.spans()]
 
 
 @pytest.mark.parametrize(

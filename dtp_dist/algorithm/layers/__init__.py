@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions
+from dtp_dist.algorithm.layers.base import InverseOptions, Layer, LayerOptions, all_layers
 from dtp_dist.algorithm.layers.conv import ConvOptions
 from dtp_dist.algorithm.layers.dense import DenseOptions
+from dtp_dist.algorithm.layers.dropout import DropoutOptions
 from dtp_dist.algorithm.layers.flatten import FlattenOptions
-from dtp_dist.algorithm.layers.module import BoundInstance, InstanceOptions, ModuleOptions
+from dtp_dist.algorithm.layers.local import LocalOptions
+from dtp_dist.algorithm.layers.norms import LayerNormOptions
+from dtp_dist.algorithm.layers.pool import PoolOptions
+from dtp_dist.algorithm.layers.residual import ResidualOptions
+from dtp_dist.algorithm.layers.user.module import BoundInstance, InstanceOptions, ModuleOptions
+from dtp_dist.algorithm.layers.variants import KINDS, LAYER_VARIANTS, AnyLayer
 
-KINDS: dict[str, type[Any]] = {
+KINDS |= {
     "dense": DenseOptions,
     "conv": ConvOptions,
+    "local": LocalOptions,
+    "pool": PoolOptions,
+    "layer_norm": LayerNormOptions,
+    "dropout": DropoutOptions,
     "flatten": FlattenOptions,
+    "residual": ResidualOptions,
     "instance": InstanceOptions,
 }
 
 
-def layer_kind(name: str) -> type[Any] | None:
-    """Return the options class of a kind, of user modules for ``package.module:function``, else None."""
-    return ModuleOptions if ":" in name else KINDS.get(name)
-
-
 __all__ = [
     "KINDS",
+    "LAYER_VARIANTS",
+    "AnyLayer",
     "BoundInstance",
     "ConvOptions",
     "DenseOptions",
+    "DropoutOptions",
     "FlattenOptions",
     "InstanceOptions",
     "InverseOptions",
     "Layer",
+    "LayerNormOptions",
     "LayerOptions",
+    "LocalOptions",
     "ModuleOptions",
-    "layer_kind",
+    "PoolOptions",
+    "ResidualOptions",
+    "all_layers",
 ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.activations import ACTIVATIONS
 from dtp_dist.algorithm.layers.initial import INITS
-from dtp_dist.algorithm.learners import Learner
-from dtp_dist.algorithm.maps import Map
-from dtp_dist.algorithm.numbers import Number, TimedNumber, check_number
-from dtp_dist.algorithm.options import Options, RangeError, option
+from dtp_dist.algorithm.maps.activations import ACTIVATIONS
+from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.optimizers.groups import OptimizedMap
+from dtp_dist.algorithm.optimizers.kinds import AnyOptimizer, OptimizerOptions
+from dtp_dist.algorithm.optimizers.schedules import Number, ScheduledValue
+from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, Whole, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
@@ -25,31 +27,34 @@ class InverseOptions(Options):
     """How a layer's inverse learns."""
 
     activation: str = option("tanh", doc="activation of the inverse (dense, conv)")
-    activation_of: str = option(
+    activation_of: Annotated[str, OneOf("output", "input")] = option(
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
         "be the transpose of the forward map's",
-        one_of=("output", "input"),
     )
-    sees: str = option(REAL, doc="what the inverse sees of its input (dense layers)", one_of=(REAL, SIGN))
+    input_transmission: Annotated[str, OneOf(REAL, SIGN)] = option(
+        REAL, doc="what the inverse sees of its input (dense layers)"
+    )
     init: str | None = option(
         None, doc="initial weights of the inverse (dense, conv), as the layer's init; null for the layer's"
     )
-    scale: float | None = option(
+    scale: Positive | None = option(
         None,
         doc="with inverse.init: uniform, weights are U(-scale, scale); null for torch's own; if it is small, "
         "ldrl's targets are weak at first instead of wrong",
-        above=0,
     )
     bias: bool | None = option(
         None, doc="whether the inverse adds a bias (dense, conv); null for the layer's"
     )
-    iterations: int = option(1, doc="K, inverse updates per minibatch", at_least=0)
+    auto: bool = option(
+        False,
+        doc="whether a module that brings no inverse (user modules) gets a small one, linear but for the "
+        "activation; inverse: auto means {auto: true}",
+    )
+    iterations: Whole = option(1, doc="K, inverse updates per minibatch")
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("sigma", self.sigma)
         if self.init != "uniform" and self.scale is not None:
             raise RangeError("scale", "is the bound of init: uniform; write inverse.init: uniform as well")
 
@@ -79,10 +84,12 @@ class InverseOptions(Options):
 class LayerOptimizers(Options):
     """A layer's own optimizers; null means the run's."""
 
-    forward: Any = option(None, doc="optimizer of the forward map")
-    inverse: Any = option(None, doc="optimizer of the inverse")
+    forward: AnyOptimizer | None = option(None, doc="optimizer of the forward map")
+    inverse: AnyOptimizer | None = option(None, doc="optimizer of the inverse")
 
-    def over(self, run: tuple[Any, Any]) -> tuple[Any, Any]:
+    def over(
+        self, run: tuple[OptimizerOptions, OptimizerOptions]
+    ) -> tuple[OptimizerOptions, OptimizerOptions]:
         """Return the layer's (forward, inverse), the run's in place of what it does not have."""
         return self.forward or run[0], self.inverse or run[1]
 
@@ -94,6 +101,11 @@ class LayerOptions(Options):
     kind: str = option(doc="which kind of layer")
     inverse: InverseOptions = option(InverseOptions, doc="how its inverse learns")
     optimizer: LayerOptimizers = option(LayerOptimizers, doc="its own optimizers, null for the run's")
+    weights: str | None = option(
+        None,
+        doc="file that its weights start from (docs/weights.md): this layer's file of a checkpoint, one that "
+        "export wrote, or its module's state dict; null for model.weights",
+    )
 
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -108,15 +120,30 @@ class LayerOptions(Options):
         """What the forward map needs of its input: ``real`` numbers, or one bit a unit (transmission.py)."""
         return REAL
 
-    @property
-    def needs_several_examples(self) -> bool:
-        """Whether training takes statistics over the minibatch, which one example does not have."""
+    def needs_several_examples(self, input_shape: Shape, *, inverse: bool) -> bool:
+        """Return whether f_l, or g_l with ``inverse``, takes statistics that one example does not have."""
+        del input_shape, inverse
         return False
 
     def has_inverse(self, input_shape: Shape) -> bool:
         """Return whether ``maps`` can make an inverse."""
         del input_shape
         return True
+
+    @property
+    def inside(self) -> list[tuple[str, LayerOptions]]:
+        """The layers that are written inside this one, by their keys; none for most kinds."""
+        return []
+
+    def parts(self, input_shape: Shape) -> list[Part]:
+        """Return the layers that this one is made of, written or not, none for most kinds."""
+        del input_shape
+        return []
+
+    def kept(self, input_shape: Shape) -> int:
+        """Return how many numbers per example are kept from F to U besides input and output."""
+        del input_shape
+        return 0
 
     @property
     def affine_inverse(self) -> bool:
@@ -132,6 +159,15 @@ class LayerOptions(Options):
         ``generator`` gives the initial weights; f_l's do not depend on whether an inverse is made.
         """
 
+    def sources(self, input_shape: Shape, forward: Map) -> Mapping[nn.Module, tuple[str, str]]:
+        """Return, for the torch modules of ``forward`` that code of others makes, how they are made again.
+
+        That is the Python module to import and the expression that makes them from it. All others are torch's
+        own and those of ``algorithm/plain.py``.
+        """
+        del input_shape, forward
+        return {}
+
     def parameters(self, input_shape: Shape) -> int:
         """Return the number of parameters of f_l, and of g_l alike (an estimate will do)."""
         return _numel(input_shape) * _numel(self.output_shape(input_shape))
@@ -140,6 +176,46 @@ class LayerOptions(Options):
         """Return the floating-point operations per example of one f_l and of one g_l."""
         size = float(_numel(input_shape) * _numel(self.output_shape(input_shape)))
         return 2.0 * size, 2.0 * size
+
+
+class Part(NamedTuple):
+    """A layer inside a layer: its place there, which is its key, and the shape that it gets."""
+
+    place: str
+    options: LayerOptions
+    input_shape: Shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape that it gives.
+
+        Raises:
+            RangeError: its input does not fit; the key has its place.
+        """
+        try:
+            return self.options.output_shape(self.input_shape)
+        except RangeError as error:
+            raise RangeError(f"{self.place}.{error.key}", str(error)) from error
+
+
+def all_layers(layers: Iterable[LayerOptions]) -> Iterator[LayerOptions]:
+    """Yield layers, each before those that are written inside it."""
+    for each in layers:
+        yield each
+        yield from all_layers(options for _, options in each.inside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnedOptions(LayerOptions):
+    """A layer without parameters: it only passes numbers on, which counts as no work."""
+
+    def parameters(self, input_shape: Shape) -> int:
+        del input_shape
+        return 0
+
+    def work(self, input_shape: Shape) -> tuple[float, float]:
+        del input_shape
+        return 0.0, 0.0
 
 
 def _numel(shape: Shape) -> int:
@@ -155,10 +231,10 @@ class Layer:
 
     index: int
     count: int
-    forward: Learner
-    inverse: Learner | None
+    forward: OptimizedMap
+    inverse: OptimizedMap | None
     iterations: int
-    sigma: TimedNumber
+    sigma: ScheduledValue
     delay: int = 0
 
     @property

@@ -4,45 +4,76 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.activations import ACTIVATIONS
-from dtp_dist.algorithm.conv_maps import ConvMap, Convolution, TransposedConvMap
-from dtp_dist.algorithm.layers.base import LayerOptions, Shape
-from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight
-from dtp_dist.algorithm.maps import Map
-from dtp_dist.algorithm.options import RangeError, option
-from dtp_dist.algorithm.pooling import POOLINGS, Pooling
+from dtp_dist.algorithm.layers.base import Shape
+from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight, with_memory
+from dtp_dist.algorithm.layers.norms import NormalizedOptions
+from dtp_dist.algorithm.maps.activations import ACTIVATIONS
+from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.maps.conv import ConvMap, Convolution, TransposedConvMap
+from dtp_dist.algorithm.maps.pooling import POOLINGS, Pooling
+from dtp_dist.algorithm.options import Count, OneOf, RangeError, Whole, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvOptions(LayerOptions):
-    """A convolution of ``channels`` channels, then pooling, then the activation."""
+class KernelOptions(NormalizedOptions):
+    """What layers have whose units see a window of an image each."""
 
-    kind: str = option("conv", doc="conv")
-    channels: int = option(doc="channels of the output", at_least=1)
-    kernel: int = option(3, doc="height and width of the kernel, pixels", at_least=1)
-    stride: int = option(1, doc="pixels between two places of the kernel", at_least=1)
-    padding: int = option(0, doc="zeros around the image, pixels on each side", at_least=0)
-    pool: str = option("none", doc="pooling after the convolution", one_of=tuple(POOLINGS))
-    pool_kernel: int = option(2, doc="height and width of a pooling window, pixels", at_least=1)
-    pool_stride: int | None = option(
-        None, doc="pixels between two pooling windows; null for pool_kernel, side by side", at_least=1
-    )
-    pool_padding: int = option(0, doc="padding around the image before pooling, pixels", at_least=0)
-    activation: str = option("elu", doc="activation of the forward map", one_of=tuple(ACTIVATIONS))
+    channels: Count = option(doc="channels of the output")
+    kernel: Count = option(3, doc="height and width of the kernel, pixels")
+    stride: Count = option(1, doc="pixels between two places of the kernel")
+    padding: Whole = option(0, doc="zeros around the image, pixels on each side")
+    activation: Annotated[str, OneOf(*ACTIVATIONS)] = option("elu", doc="activation of the forward map")
     bias: bool = option(True, doc="whether the maps add a bias")
-    init: str = option(
+    init: Annotated[str, OneOf(*INITS)] = option(
         "uniform",
         doc="initial weights of both maps, though the inverse may have its own; uniform is torch's own",
-        one_of=INITS,
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.inverse.check_names()
+
+    @property
+    def affine_inverse(self) -> bool:
+        return self.inverse.activations[0] == "linear"
+
+    def image(self, input_shape: Shape) -> Shape:
+        """Return the (H, W) of the kernel's places.
+
+        Raises:
+            RangeError: the input is no image, or smaller than the kernel.
+        """
+        if len(input_shape) != 3:
+            text = f"a {self.kind} layer needs images [C, H, W], not {list(input_shape)}; "
+            raise RangeError("kind", f"{text}write model.input as [C, H, W], or a dense layer")
+        if min(input_shape[1:]) + 2 * self.padding < self.kernel:
+            text = f"{self.kernel} is more than the image of {list(input_shape[1:])} with its padding"
+            raise RangeError("kernel", f"{text}; write a smaller kernel or more padding")
+        return tuple((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in input_shape[1:])
+
+    def work(self, input_shape: Shape) -> tuple[float, float]:
+        products = 2.0 * math.prod(self.image(input_shape)) * self.channels * input_shape[0] * self.kernel**2
+        return products, products
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvOptions(KernelOptions):
+    """A convolution of ``channels`` channels, then pooling, then the activation."""
+
+    kind: str = option("conv", doc="conv")
+    pool: Annotated[str, OneOf(*POOLINGS)] = option("none", doc="pooling after the convolution")
+    pool_kernel: Count = option(2, doc="height and width of a pooling window, pixels")
+    pool_stride: Count | None = option(
+        None, doc="pixels between two pooling windows; null for pool_kernel, side by side"
+    )
+    pool_padding: Whole = option(0, doc="padding around the image before pooling, pixels")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inverse.activation_of == "input" and self.inverse.activation == "sigmoid":
             text = "'sigmoid' is not allowed of an input that pooling is undone of; it must be 0 at 0"
             raise RangeError("inverse.activation", text)
@@ -57,22 +88,14 @@ class ConvOptions(LayerOptions):
             return POOLINGS["none"]()
         return POOLINGS[self.pool](self.pool_kernel, self.pool_stride or self.pool_kernel, self.pool_padding)
 
-    def _image(self, input_shape: Shape) -> Shape:
-        """Return the (H, W) behind the convolution, before pooling."""
-        if len(input_shape) != 3:
-            text = f"a conv layer needs images [C, H, W], not {list(input_shape)}; "
-            raise RangeError("kind", f"{text}write model.input as [C, H, W], or a dense layer")
-        if min(input_shape[1:]) + 2 * self.padding < self.kernel:
-            text = f"{self.kernel} is more than the image of {list(input_shape[1:])} with its padding"
-            raise RangeError("kernel", f"{text}; write a smaller kernel or more padding")
-        return tuple((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in input_shape[1:])
-
     def output_shape(self, input_shape: Shape) -> Shape:
-        image, pooling = self._image(input_shape), self.pooling
+        image, pooling = self.image(input_shape), self.pooling
         if min(image) + 2 * pooling.padding < pooling.kernel:
             text = f"{pooling.kernel} is more than the image of {list(image)} before pooling"
             raise RangeError("pool_kernel", f"{text}; write a smaller one, or pool: none")
-        return (self.channels, *(pooling.size(side) for side in image))
+        shape = (self.channels, *(pooling.size(side) for side in image))
+        self.check_norm(shape)
+        return shape
 
     def _fill(
         self,
@@ -90,22 +113,19 @@ class ConvOptions(LayerOptions):
             if module.bias is not None:
                 module.bias.copy_(initial_bias(len(module.bias), below * receptive, init, generator))
 
-    @property
-    def affine_inverse(self) -> bool:
-        return self.inverse.activations[0] == "linear"
-
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
-        below, image, pooling = input_shape[0], self._image(input_shape), self.pooling
-        conv = nn.Conv2d(
-            below, self.channels, self.kernel, self.stride, self.padding, bias=self.bias, device="meta"
-        ).to_empty(device="cpu")
+        below, image, pooling = input_shape[0], self.image(input_shape), self.pooling
+        size = (self.channels, self.kernel, self.stride, self.padding)
+        conv = with_memory(nn.Conv2d(below, *size, bias=self.bias, device="meta"))
         self._fill(conv, below, self.init, generator)
-        forward = ConvMap(conv, pooling, self.activation, image)
-        return forward, self._inverse(input_shape, generator) if inverse else None
+        first = ConvMap(conv, pooling, self.inner_activation(self.activation), image)
+        forward = self.normalized(first, self.activation, self.output_shape(input_shape))
+        return forward, self.inverse_map(input_shape, generator) if inverse else None
 
-    def _inverse(self, input_shape: Shape, generator: torch.Generator) -> Map:
+    def inverse_map(self, input_shape: Shape, generator: torch.Generator) -> Map:
+        """Return g_l alone, with fresh weights: from the output's shape back to ``input_shape``."""
         below, own = input_shape[0], self.inverse
         rest = tuple((side + 2 * self.padding - self.kernel) % self.stride for side in input_shape[1:])
         conv = nn.ConvTranspose2d(
@@ -117,14 +137,11 @@ class ConvOptions(LayerOptions):
             output_padding=rest,  # type: ignore[arg-type]
             bias=self.bias if own.bias is None else own.bias,
             device="meta",
-        ).to_empty(device="cpu")
-        self._fill(conv, below, own.init or self.init, generator, own.scale)
+        )
+        self._fill(with_memory(conv), below, own.init or self.init, generator, own.scale)
         after, before = own.activations
-        return TransposedConvMap(conv, self.pooling, after, self._image(input_shape), before)
+        return TransposedConvMap(conv, self.pooling, after, self.image(input_shape), before)
 
     def parameters(self, input_shape: Shape) -> int:
-        return self.channels * input_shape[0] * self.kernel**2 + self.channels * self.bias
-
-    def work(self, input_shape: Shape) -> tuple[float, float]:
-        products = 2.0 * math.prod(self._image(input_shape)) * self.channels * input_shape[0] * self.kernel**2
-        return products, products
+        own = self.channels * input_shape[0] * self.kernel**2 + self.channels * self.bias
+        return own + self.norm_parameters(self.output_shape(input_shape))

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dtp_dist.algorithm.layers.base import LayerOptions, Shape
-from dtp_dist.algorithm.maps import Call, Map, Pullback
+from dtp_dist.algorithm.layers.base import Shape, UnlearnedOptions
+from dtp_dist.algorithm.maps.base import Call, Map, UnlearnedPullback
 from dtp_dist.algorithm.options import option
 
 
-class ReshapePullback(Pullback):
+class ReshapePullback(UnlearnedPullback):
     """``dx`` is the cotangent in x's shape."""
 
     def __init__(self, x: Tensor, output: Tensor) -> None:
         self._shape, self.output = x.shape, output
-
-    def parameters(self, cotangent: Tensor) -> list[Tensor]:
-        del cotangent
-        return []
 
     def input(self, cotangent: Tensor) -> Tensor:
         return cotangent.reshape(self._shape)
@@ -29,8 +25,6 @@ class ReshapePullback(Pullback):
 
 class ReshapeMap(Map):
     """The same numbers in ``shape``; y shares x's memory."""
-
-    closed_form = True
 
     def __init__(self, module: nn.Module, shape: Shape) -> None:
         super().__init__(module)
@@ -48,7 +42,7 @@ class ReshapeMap(Map):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlattenOptions(LayerOptions):
+class FlattenOptions(UnlearnedOptions):
     """``[C, H, W] -> [C * H * W]``; its inverse is exact, so how inverses learn does not matter."""
 
     kind: str = option("flatten", doc="flatten")
@@ -63,11 +57,3 @@ class FlattenOptions(LayerOptions):
         forward = ReshapeMap(nn.Flatten(), self.output_shape(input_shape))
         back = ReshapeMap(nn.Unflatten(1, input_shape), input_shape) if inverse else None
         return forward, back
-
-    def parameters(self, input_shape: Shape) -> int:
-        del input_shape
-        return 0
-
-    def work(self, input_shape: Shape) -> tuple[float, float]:
-        del input_shape
-        return 0.0, 0.0

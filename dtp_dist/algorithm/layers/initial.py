@@ -1,13 +1,25 @@
-"""Initial weights by name."""
+"""Initial weights by name, and memory for them."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 INITS = ("orthogonal", "xavier_uniform", "xavier_normal", "uniform")
+
+
+def with_memory(module: M) -> M:
+    """Give memory to the parameters of a module that was made on ``meta``, so that none was drawn in vain.
+
+    ``to_empty`` does so too, but imports sympy and more of torch's compiler for it.
+    """
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
+    return module
 
 
 def initial_weight(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from dtp_dist.algorithm.options import RangeError, Variants
 from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, TargetRuleOptions
@@ -9,6 +12,7 @@ from dtp_dist.algorithm.rules.dtp import DTPOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.tp import TPOptions
+from dtp_dist.import_path import imported
 
 RULES: dict[str, type[RuleOptions]] = {
     "dtp": DTPOptions,
@@ -19,4 +23,38 @@ RULES: dict[str, type[RuleOptions]] = {
     "autoencoder": AutoencoderOptions,
 }
 
-__all__ = ["RULES", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions"]
+
+def rule_class(path: str) -> type[RuleOptions]:
+    """Return the options class of a user's rule, which ``package.module:Class`` names.
+
+    Raises:
+        RangeError: it can't be imported, or is none.
+    """
+    found: Any = imported(path, "name")
+    if not (isinstance(found, type) and issubclass(found, RuleOptions)):
+        raise RangeError("name", f"{path!r} is no class of RuleOptions (dtp_dist.algorithm.rules)")
+    if getattr(found.build, "__isabstractmethod__", False):
+        raise RangeError("name", f"{path!r} has no build(layers) that returns its rule; write one")
+    return found
+
+
+def built(options: RuleOptions, layers: int) -> Rule:
+    """Return the rule that a user's options build.
+
+    Raises:
+        RangeError: they build none.
+    """
+    call = f"{options.name}.build({layers})"
+    try:
+        rule: Any = options.build(layers)
+    except Exception as error:
+        text = " ".join(f"{call} raised {type(error).__name__}: {error}".split())
+        raise RangeError("name", text) from error
+    if not isinstance(rule, Rule):
+        raise RangeError("name", f"{call} returned a {type(rule).__name__}, no Rule")
+    return rule
+
+
+AnyRule = Annotated[RuleOptions, Variants("name", RULES, imported=rule_class)]
+
+__all__ = ["RULES", "AnyRule", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions", "built"]

@@ -1,4 +1,4 @@
-"""Denoising autoencoders trained by difference targets, with a softmax layer on their code.
+"""Denoising autoencoders trained by difference targets, with an output layer on their code.
 
 After the auto-encoders of Lee, Zhang, Fischer, Bengio 2015 (arXiv 1412.7525). Seen as a network whose output
 ``z = g(h)`` has the input x for its target, an autoencoder gives its code ``h = f(x)`` the difference target
@@ -6,8 +6,8 @@ After the auto-encoders of Lee, Zhang, Fischer, Bengio 2015 (arXiv 1412.7525). S
 the code of one on what the layer below gives it, so nothing need come from above. A layer's own ``noise`` on
 its input makes it denoise: h is the code of the noisy input then, x the clean one.
 
-Reduction: squared errors are summed over units and averaged over the minibatch, without 1/2; ``Loss`` is the
-mean cross-entropy.
+Reduction: squared errors are summed over units and averaged over the minibatch, without 1/2; ``Loss`` is a
+mean over the minibatch.
 """
 
 from __future__ import annotations
@@ -18,40 +18,41 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call
-from dtp_dist.algorithm.numbers import Number, check_number, parse_number
+from dtp_dist.algorithm.losses.base import Loss
+from dtp_dist.algorithm.maps.base import Call
+from dtp_dist.algorithm.optimizers.schedules import Number, scheduled
 from dtp_dist.algorithm.options import option
+from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.base import (
     LocalStep,
     Rule,
     RuleOptions,
     difference_target,
     mean_square,
-    one_hot_gap,
     pull_forward,
     toward_target,
-    widened,
 )
+from dtp_dist.phase import Phase
 
 
 class Autoencoder(Rule):
-    """Every hidden layer learns to be inverted; labels reach it only as far as ``output_step`` says."""
+    """Every hidden layer learns to be inverted; labels reach it only as far as ``target_step`` says."""
 
     def __init__(self, options: AutoencoderOptions, layers: int) -> None:
         self.layers = layers
-        self._step = parse_number("output_step", options.output_step)
+        self._step = scheduled(options.target_step)
 
     def inverses(self) -> range:
         """g_1 .. g_{L-1}, the decoders: layer 1's reconstructs the data."""
         return range(1, self.layers)
 
-    def reads_input(self, layer: int, phase: str) -> bool:
+    def reads_input(self, layer: int, phase: Phase) -> bool:
         """The decoder's loss alone does."""
-        return layer in self.inverses() and phase != "forward"
+        return layer in self.inverses() and phase is not Phase.FORWARD
 
-    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``delta_L = -dLoss/dlogits``, Loss the mean cross-entropy of the minibatch."""
-        return one_hot_gap(logits, labels) / len(logits)
+    def output(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+        """``delta_L = -dLoss/dh_L``, Loss the mean of the minibatch."""
+        return loss.gap(outputs, labels) / len(outputs)
 
     def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """What the labels say, as in dtp: ``delta_{L-1} = -eta dLoss/dh_{L-1}``, then through the decoders.
@@ -106,15 +107,11 @@ class AutoencoderOptions(RuleOptions):
     """Denoising autoencoders with a softmax layer on the code."""
 
     name: str = option("autoencoder", doc="autoencoder")
-    output_step: Number = option(
+    target_step: Number = option(
         0.0,
         doc="eta, length of the labels' step in the target of the last code: a number or a schedule; 0 for "
         "codes learned without labels",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("output_step", self.output_step)
 
     def build(self, layers: int) -> Rule:
         """Return the rule."""

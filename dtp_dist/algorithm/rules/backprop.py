@@ -1,6 +1,6 @@
 """Backpropagation as a rule, so that the same pipeline can be compared with it.
 
-Reduction: the loss is the mean cross-entropy, so every displacement carries 1/B and no loss divides again.
+Reduction: the loss is a mean over the minibatch, so every displacement carries 1/B and no loss divides again.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.losses.base import Loss
+from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.options import option
-from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, mean_square, one_hot_gap, pull_forward
+from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, mean_square, pull_forward
+from dtp_dist.phase import Phase
 
 
 class Backpropagation(Rule):
-    """``delta_L = -d(mean Loss)/dlogits``; Jacobians at today's weights and the stored input."""
+    """``delta_L = -d(mean Loss)/dh_L``; Jacobians at today's weights and the stored input."""
 
     def inverses(self) -> range:
         """None at all."""
         return range(0)
 
-    def reads_input(self, layer: int, phase: str) -> bool:
+    def reads_input(self, layer: int, phase: Phase) -> bool:
         """Nothing but f_l does."""
         del layer, phase
         return False
 
-    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``delta_L = -d(mean Loss)/dlogits``."""
-        return one_hot_gap(logits, labels) / len(logits)
+    def output(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+        """``delta_L = -d(mean Loss)/dh_L``."""
+        return loss.gap(outputs, labels) / len(outputs)
 
     def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """``delta_{l-1} = (df_l/dh)^T delta_l``."""

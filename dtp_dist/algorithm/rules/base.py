@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call, Pullback
-from dtp_dist.algorithm.options import Options, RangeError, option
+from dtp_dist.algorithm.losses.base import Loss
+from dtp_dist.algorithm.maps.base import Call, Pullback
+from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, option
+from dtp_dist.algorithm.precision import widened
+from dtp_dist.phase import Phase
 
 
 class LocalStep(NamedTuple):
@@ -34,27 +37,14 @@ def mean_product(left: Tensor, right: Tensor) -> Tensor:
     return torch.dot(widened(left).flatten(), widened(right).flatten()) / len(left)
 
 
-def widened(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32 at least: a short displacement is lost in a bfloat16 sum."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def one_hot_gap(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``onehot(labels) - softmax(logits)``, per example: ``[B, classes]`` in the logits' type."""
-    probabilities = torch.softmax(widened(logits), dim=-1)
-    probabilities.neg_()[torch.arange(len(labels), device=labels.device), labels] += 1
-    return probabilities.to(logits.dtype)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RuleOptions(Options):
     """What every rule has."""
 
     name: str = option(doc="which learning rule")
-    alternate: str = option(
+    update_order: Annotated[str, OneOf("minibatch", "epoch")] = option(
         "minibatch",
         doc="inverse and forward updates alternate per minibatch, or per epoch (Lee et al.'s original order)",
-        one_of=("minibatch", "epoch"),
     )
 
     @abstractmethod
@@ -66,23 +56,18 @@ class RuleOptions(Options):
 class TargetRuleOptions(RuleOptions):
     """What the rules of target propagation have."""
 
-    output_step: float = option(
-        0.33, doc="eta, length of the output target's step along the gradient", above=0
-    )
-    anchor: str = option(
+    target_step: Positive = option(0.33, doc="eta, length of the output target's step along the gradient")
+    anchor: Annotated[str, OneOf("current", "stale")] = option(
         "current",
         doc="what a displacement is added to: today's output, or the stale one that went out with F",
-        one_of=("current", "stale"),
     )
-    jacobian: str | None = option(
+    jacobian: Annotated[str, OneOf("current", "stored")] | None = option(
         None,
         doc="derivative of an activation at today's weights, or at the stored activation, which spares a "
         "product (dense layers); null means stored, and current with a stale anchor",
-        one_of=("current", "stored"),
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.anchor == "stale" and self.jacobian == "stored":
             raise RangeError("jacobian", "'stored' is not allowed with anchor: stale; write current")
 
@@ -103,7 +88,7 @@ class Rule(ABC):
         """Return the layers whose inverse learns in I: all inverses, unless a rule keeps them fixed."""
         return self.inverses()
 
-    def reads_input(self, layer: int, phase: str) -> bool:
+    def reads_input(self, layer: int, phase: Phase) -> bool:
         """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).
 
         Where nothing does, a link may bring no more than f_l sees of it. True unless a rule says otherwise.
@@ -112,8 +97,11 @@ class Rule(ABC):
         return True
 
     @abstractmethod
-    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return delta_L, ``[B, classes]``."""
+    def output(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+        """Return delta_L, ``[B, K]``: the rule's own step along ``loss.gap``, which is per example.
+
+        ``outputs`` are h_L; labels int64 ``[B]`` or float32 ``[B, K]``.
+        """
 
     @abstractmethod
     def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:

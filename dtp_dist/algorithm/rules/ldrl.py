@@ -14,49 +14,23 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Affine, Call
-from dtp_dist.algorithm.options import option
+from dtp_dist.algorithm.maps.base import Affine, Call
+from dtp_dist.algorithm.options import Positive, option
 from dtp_dist.algorithm.rules.base import (
     LocalStep,
     Rule,
     TargetRuleOptions,
-    difference_target,
     mean_product,
     mean_square,
-    one_hot_gap,
     pull_forward,
-    toward_target,
 )
+from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
 
 
-class LocalDifferenceReconstruction(Rule):
+class LocalDifferenceReconstruction(DifferenceTargetRule):
     """Difference targets in every layer, the output's included, through inverses that learn transposes."""
 
-    def __init__(self, options: LDRLOptions, layers: int) -> None:
-        self.options, self.layers = options, layers
-        self._stored = options.stores_jacobian
-
-    def inverses(self) -> range:
-        """g_2 .. g_L: layer 1 needs no target for the data."""
-        return range(2, self.layers + 1)
-
-    def reads_input(self, layer: int, phase: str) -> bool:
-        """The inverse loss alone does."""
-        return layer in self.learned_inverses() and phase != "forward"
-
-    def output(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``delta_L = beta (onehot - softmax)``, per example."""
-        return one_hot_gap(logits, labels) * self.options.output_step
-
-    def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
-        """``delta_{l-1} = g_l(h_l + delta_l) - g_l(h_l)``, from the output layer on."""
-        del h_in
-        return difference_target(layer, h_out, delta, call.inverse())
-
-    def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:
-        """Lower ``1/2 || f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant, in every layer."""
-        pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
-        return toward_target(pullback, h_out, delta, self.options.anchor, 0.5)
+    factor = 0.5
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``-2 <eps, g(f(h+eps)) - r> + || g(y+eta) - r ||^2``, ``r = g(y)``; eps, eta ~ N(0, sigma^2).
@@ -70,6 +44,13 @@ class LocalDifferenceReconstruction(Rule):
         if affine is not None:
             return _by_differences(affine, h_out, moved, eps, eta, call)
         return _by_values(layer, h_out, moved, eps, eta, call)
+
+    def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
+        """As in dtp; through f's own transpose where an inverse that learns nothing is another map."""
+        if layer.g.fixed:
+            pullback = pull_forward(layer, h_in, h_out, call.forward(), stored=self._stored)
+            return pullback.input(delta)
+        return super().through_inverse(layer, h_in, h_out, delta, call)
 
     def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
         """f once; g at three points, forth and back, or of differences at one forth and two back."""
@@ -107,8 +88,8 @@ class LDRLOptions(TargetRuleOptions):
     """The local difference reconstruction loss."""
 
     name: str = option("ldrl", doc="ldrl")
-    output_step: float = option(
-        0.5, doc="beta, length of the output target's step from softmax towards the label", above=0
+    target_step: Positive = option(
+        0.5, doc="beta, length of the output target's step along the gradient: from softmax towards the label"
     )
 
     def build(self, layers: int) -> Rule:

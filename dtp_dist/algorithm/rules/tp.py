@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps import Call
+from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.options import option
-from dtp_dist.algorithm.rules.base import Rule, widened
+from dtp_dist.algorithm.precision import widened
+from dtp_dist.algorithm.rules.base import Rule
 from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
+from dtp_dist.phase import Phase
 
 
 class TargetPropagation(DifferenceTargetPropagation):
     """``target_{l-1} = g_l(target_l)``; losses, reductions and output target are DTP's."""
 
-    def reads_input(self, layer: int, phase: str) -> bool:
+    def reads_input(self, layer: int, phase: Phase) -> bool:
         """The inverse loss and the displacement do."""
         del phase
         return layer in self.inverses()

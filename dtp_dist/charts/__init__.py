@@ -1,0 +1,1 @@
+"""What pages and pictures are drawn with: SVG, axes, colours."""

@@ -1,0 +1,12 @@
+"""What a segment of a run is for: the one word that the algorithm and the schedules share."""
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a segment of the run is for."""
+
+    BOTH = "both"
+    INVERSE = "inverse"
+    FORWARD = "forward"
+    EVALUATE = "evaluate"

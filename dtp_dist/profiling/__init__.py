@@ -1,0 +1,1 @@
+"""What layers and links cost here, and what is worked out from it: devices, stages, partition."""

@@ -1,0 +1,1 @@
+"""What is kept on disk: run folders, checkpoints, exported networks; each written whole or not at all."""

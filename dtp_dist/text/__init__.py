@@ -1,0 +1,1 @@
+"""Text from and for people: read with care, shown with care."""

@@ -1,0 +1,31 @@
+"""Numbers as people read them: on screens, in tables, charts and messages."""
+
+from __future__ import annotations
+
+
+def short(value: float) -> str:
+    """Return a number in four digits, or all before the point: ``12,000``, ``0.05``, ``3e-6``."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e6 or size < 1e-4:
+        mantissa, _, power = f"{value:.3g}".partition("e")
+        return f"{mantissa}e{int(power)}" if power else mantissa
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def whole(value: float) -> str:
+    """Return a number to the nearest whole one: minibatches, seconds of a run, samples per second."""
+    return f"{value:,.0f}"
+
+
+def error_rate(percent: float) -> str:
+    """Return an error rate, given in percent, to a hundredth: ``2.02``."""
+    return f"{percent:.2f}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share of 1 in percent: ``25 %``."""
+    return f"{100 * share:.{digits}f} %"

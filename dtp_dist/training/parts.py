@@ -1,0 +1,69 @@
+"""A run as a list of parts: the segments between two drains, and what happens at the drain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dtp_dist.config import Config
+from dtp_dist.runtime.segment import Segment
+from dtp_dist.schedule import Phase
+
+
+@dataclass(frozen=True)
+class Part:
+    """Segments up to ``end`` minibatches done, and what comes at the drain."""
+
+    segments: tuple[Segment, ...]
+    end: int
+    ends_epoch: bool
+    checkpoint: bool
+    evaluate: bool
+
+
+def total_steps(config: Config, per_epoch: int) -> int:
+    """Return the number of minibatches of a whole run."""
+    steps = config.train.epochs * per_epoch
+    return min(steps, config.train.max_steps or steps)
+
+
+def parts(config: Config, per_epoch: int, start: int = 0) -> Iterator[Part]:
+    """Yield the parts of a run from minibatch ``start`` on, ``per_epoch`` minibatches to the epoch.
+
+    The last part always ends in a checkpoint and an evaluation. With ``rule.update_order=epoch`` an epoch
+    begins with a pass of inverse updates over all of its minibatches; a run that starts inside an epoch has
+    that pass behind it.
+    """
+    train, total = config.train, total_steps(config, per_epoch)
+    while start < total:
+        epoch, offset = divmod(start, per_epoch)
+        epoch_end = min((epoch + 1) * per_epoch, total)
+        every = train.checkpoint_every
+        end = epoch_end if every is None else min(epoch_end, (start // every + 1) * every)
+        ends_epoch = end == (epoch + 1) * per_epoch
+        done = end == total
+        evaluated = train.evaluate_every and (epoch + 1) % train.evaluate_every == 0
+        yield Part(
+            segments=tuple(_segments(config, epoch, start, end, epoch_end, offset)),
+            end=end,
+            ends_epoch=ends_epoch,
+            checkpoint=done or (ends_epoch if every is None else end % every == 0),
+            evaluate=done or bool(ends_epoch and evaluated),
+        )
+        start = end
+
+
+def _segments(
+    config: Config, epoch: int, start: int, end: int, epoch_end: int, offset: int
+) -> Iterator[Segment]:
+    if config.rule.update_order == "minibatch":
+        yield Segment(Phase.BOTH, "train", epoch, start, end - start, offset)
+        return
+    if offset == 0 and config.build_rule().learned_inverses():
+        yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0)
+    yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
+
+
+def evaluation(split: str, epoch: int, count: int, passes: int = 1) -> Segment:
+    """Return the segment that evaluates a split of ``count`` minibatches, each ``passes`` times."""
+    return Segment(Phase.EVALUATE, split, epoch, 0, count * passes, 0, passes)

@@ -1,0 +1,99 @@
+"""What a driver counts in a run, as plain data, so that a run that goes on ends with the same result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dtp_dist.algorithm.meter import Meter
+from dtp_dist.runtime.segment import SegmentResult
+from dtp_dist.storage.manifest import TotalsState
+
+
+@dataclass
+class Totals:
+    """Sums over the training segments so far.
+
+    Attributes:
+        step: minibatches whose last update is done.
+        epoch: 0-based.
+        seconds: of the training segments alone; ``examples`` and ``busy`` (per stage, seconds) likewise.
+        evaluated: the newest evaluation's losses and metrics, named as ``valid_error``.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    bytes_sent: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    busy: list[float] = field(default_factory=list)
+    evaluated: dict[str, float] = field(default_factory=dict)
+    this_epoch: Meter = field(default_factory=Meter)
+    before: Meter = field(default_factory=Meter)
+
+    def count(self, result: SegmentResult, *, learns: bool) -> None:
+        """Count a training segment; ``learns``: whether its examples and losses count (not in I alone)."""
+        self.seconds += result.seconds
+        self.bytes_sent += result.bytes_sent
+        if len(self.busy) != len(result.stages):  # a run that goes on with another number of stages
+            self.busy = [0.0] * len(result.stages)
+        self.busy = [total + stage.busy for total, stage in zip(self.busy, result.stages, strict=True)]
+        if learns:
+            self.examples += result.examples
+            self.this_epoch.add_all(result.means, result.examples)
+
+    def end_epoch(self) -> None:
+        """Begin a new epoch's means."""
+        self.before = self.this_epoch.take()
+
+    def epoch_values(self) -> dict[str, float]:
+        """Return the epoch's mean loss and metrics (where they are measured) and the speed so far.
+
+        Their names are not those of the values between two lines, of which a curve of its own is drawn.
+        """
+        values = {f"train_{name}_of_epoch": value for name, value in self.this_epoch.means().items()}
+        return {**values, "samples_per_second_so_far": self.samples_per_second}
+
+    def last_epoch(self) -> dict[str, float]:
+        """Return loss and metrics of the epoch that is going on, or of the one that has just ended."""
+        return (self.this_epoch if self.this_epoch.weight("loss") else self.before).means()
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training examples per second of training segments."""
+        return self.examples / max(self.seconds, 1e-9)
+
+    def busy_shares(self) -> list[float]:
+        """Return each stage's busy share of the training segments' time."""
+        return [busy / max(self.seconds, 1e-9) for busy in self.busy]
+
+    def state(self) -> TotalsState:
+        """Return everything but step and epoch as plain data."""
+        return TotalsState(
+            bytes_sent=self.bytes_sent,
+            examples=self.examples,
+            seconds=self.seconds,
+            busy=list(self.busy),
+            errors=dict(self.evaluated),
+            this_epoch=self.this_epoch.state(),
+            before=self.before.state(),
+        )
+
+    @classmethod
+    def from_state(cls, state: TotalsState, step: int, epoch: int) -> Totals:
+        """Return the totals that ``state`` came from."""
+        return cls(
+            step=step,
+            epoch=epoch,
+            bytes_sent=state.bytes_sent,
+            examples=state.examples,
+            seconds=state.seconds,
+            busy=list(state.busy),
+            evaluated={_in_full(name): value for name, value in state.errors.items()},
+            this_epoch=Meter.from_state(state.this_epoch),
+            before=Meter.from_state(state.before),
+        )
+
+
+def _in_full(name: str) -> str:
+    """Return the name of an evaluated value; errors were once told by their split alone."""
+    return name if "_" in name else f"{name}_error"

@@ -1,0 +1,95 @@
+"""Forks the command line from a process that has imported it already; started by ``warm.py`` with: FD.
+
+Each request is one message of JSON (arguments, folder, environment, ignored signals) with two descriptors,
+for stdout and stderr. The answer is the process's id; when it ends, another has the id and its return code.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dtp_dist
+from dtp_dist.cli import main as command_line
+
+REQUEST = 1 << 20
+OTHERS = ("ray", "tune")  # what imports Ray
+
+
+def preload() -> None:
+    """Import all of the package but what needs Ray, and freeze it, so that forks share its memory."""
+    for found in pkgutil.walk_packages(dtp_dist.__path__, "dtp_dist."):
+        parts = found.name.split(".")
+        if not set(parts) & {*OTHERS, "__main__", "reaper"}:
+            importlib.import_module(found.name)
+    gc.collect()
+    gc.freeze()
+
+
+def become(request: dict[str, Any], outputs: list[int]) -> None:
+    """Make of this fork what ``python -m dtp_dist`` would be at its start."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in request["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
+    for descriptor, output in zip((1, 2), outputs, strict=True):
+        os.dup2(output, descriptor)
+        os.close(output)
+    sys.stdout, sys.stderr = text_output(1), text_output(2)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    tempfile.tempdir = None
+    main = Path(dtp_dist.__file__).with_name("__main__.py")
+    sys.argv = [str(main), *request["arguments"]]
+    sys.orig_argv = [sys.executable, "-m", "dtp_dist", *request["arguments"]]
+
+
+def text_output(descriptor: int) -> io.TextIOWrapper:
+    binary = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(binary, encoding="utf-8", line_buffering=descriptor == 2)
+
+
+def main() -> None:
+    line = socket.socket(fileno=int(sys.argv[1]))
+    children: set[int] = set()
+
+    def reap(*_: object) -> None:
+        for pid in sorted(children):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                children.remove(pid)
+                line.sendall(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    preload()
+    signal.signal(signal.SIGCHLD, reap)
+    while True:
+        data, outputs, _, _ = socket.recv_fds(line, REQUEST, 2)
+        if not data:
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        if pid := os.fork():
+            children.add(pid)
+            line.sendall(json.dumps([pid, None]).encode())
+            for each in outputs:
+                os.close(each)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            continue
+        line.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        become(json.loads(data), outputs)
+        command_line()
+
+
+if __name__ == "__main__":
+    main()
