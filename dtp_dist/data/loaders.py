@@ -5,6 +5,7 @@ Which ones there are never changes a bit: a minibatch is a function of (split, e
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -132,7 +133,7 @@ def read_ahead(
     """
     slow = {split: each for split, each in batches.items() if each.takes_time}
     count = max(1, min(MOST, _cores() // 2)) if isinstance(loaders, str) else loaders
-    if not slow or not count:
+    if not slow or not count or multiprocessing.current_process().daemon:  # which may start none
         return None
     ahead = ReadAhead(slow, count, pinned=pinned)
     for split, each in batches.items():

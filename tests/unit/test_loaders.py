@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -99,6 +100,18 @@ def test_who_needs_none_has_none(folder):
     assert read_ahead(batches(folder), 0) is None
     held = load("image_folder", folder, cache="memory")
     assert read_ahead({"train": Batches(held.train, [3, 4, 5], 6)}, 2) is None
+
+
+def test_a_process_that_may_start_none_reads_by_itself(folder):
+    due = batches(folder)["train"].minibatch(1, 2)[0]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert torch.equal(torch.tensor(pool.apply(read_in_a_pool, (folder,))), due)
+
+
+def read_in_a_pool(folder: Path) -> Any:
+    ahead = batches(folder)
+    read_ahead(ahead, 2)
+    return ahead["train"].minibatch(1, 2)[0].tolist()
 
 
 def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder):
