@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from dtp_dist.data import Examples
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",
@@ -58,3 +61,8 @@ def write_table(path: Path, count: int = 30) -> Path:
     rows = [f"{i},{i * i / 7},{'xyz'[i % 3]}" for i in range(count)]
     path.write_text("\n".join(["a,b,kind", *rows]) + "\n")
     return path
+
+
+def picked(part: Examples, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return chosen examples as the network sees them, and their labels."""
+    return part.seen(part.rows.select(chosen)), part.labels[chosen]

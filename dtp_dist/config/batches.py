@@ -9,6 +9,7 @@ from torch import Tensor
 from dtp_dist.algorithm.losses import Loss
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import GIVEN, Batches, Given, Splits, check_options, ensure, load
+from dtp_dist.data.augmentation import Augmentation
 from dtp_dist.data.batches import fits, shapes_to_write
 from dtp_dist.errors import ConfigError, DataError
 
@@ -72,7 +73,7 @@ def load_batches(config: Config, *, sketch: bool = False, given: Given | None = 
 
 
 def _splits(config: Config, given: Given | None, *, sketch: bool) -> Splits:
-    data = config.data
+    data, normalize = config.data, config.data.normalize
     if given is None:
         check_options(data.name, data.options)  # before one of them is taken for a parameter of ``load``
     return load(
@@ -81,7 +82,7 @@ def _splits(config: Config, given: Given | None, *, sketch: bool) -> Splits:
         train_examples=data.train_examples,
         valid_examples=data.valid_examples,
         test_examples=data.test_examples,
-        normalize=data.normalize,
+        normalize=normalize if isinstance(normalize, str) else (normalize.mean, normalize.deviation),
         cache=data.cache,
         verify=data.verify,
         sketch=sketch,
@@ -105,6 +106,7 @@ def _batches(config: Config, splits: Splits) -> dict[str, Batches]:
             seed=config.seed,
             shuffle=data.shuffle,
             drop_last=data.drop_last,
+            augmentation=Augmentation(data.augment, config.seed) if data.augment else None,
         ),
         "test": Batches(splits.test, shape, data.eval_batch_size, shuffle=False),
     }

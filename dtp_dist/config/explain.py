@@ -12,7 +12,7 @@ from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS, ImportedOptions
 from dtp_dist.algorithm.optimizers.schedules import SCHEDULES, Warmup
 from dtp_dist.algorithm.rules import RULES
 from dtp_dist.config.hints import allowed, hints_of, type_name
-from dtp_dist.config.schema import Config, ModelConfig, OptimizerConfig
+from dtp_dist.config.schema import Config, ModelConfig, Normalization, OptimizerConfig
 
 
 def explain() -> Iterator[tuple[str, str, str, str]]:
@@ -22,6 +22,7 @@ def explain() -> Iterator[tuple[str, str, str, str]]:
         if item.name in ("model", "rule", "optimizer") or not is_dataclass(section):
             continue
         yield from _section(section, item.name)
+    yield from _section(Normalization, "data.normalize")
     yield from (
         _row(Config, item, "")
         for item in fields(Config)

@@ -19,11 +19,12 @@ from dtp_dist.algorithm.options import (
     Positive,
     RangeError,
     Share,
+    Variants,
     Whole,
     option,
 )
 from dtp_dist.algorithm.rules import AnyRule, Rule, built
-from dtp_dist.data import CACHES, GIVEN, SOURCES
+from dtp_dist.data import CACHES, GIVEN, NORMALIZE, SOURCES
 from dtp_dist.schedule import Kind
 from dtp_dist.transport.table import AUTO, TRANSPORTS
 
@@ -110,6 +111,14 @@ class TrainConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Normalization(Options):
+    """What is taken off the values of each channel, and what they are divided by."""
+
+    mean: list[float] = option(doc="of each channel, of pixels in [0, 1]; one number is that of all")
+    deviation: list[Positive] = option(doc="of each channel, of pixels in [0, 1]; one number is that of all")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Options):
     """The data set and how it is cut into minibatches."""
 
@@ -124,8 +133,18 @@ class DataConfig(Options):
     eval_batch_size: Count = option(1000, doc="examples per minibatch in evaluation")
     shuffle: bool = option(True, doc="a new order each epoch, from (seed, epoch) alone")
     drop_last: bool = option(False, doc="leave out an epoch's last, smaller minibatch")
-    normalize: Annotated[str, OneOf("none", "standardize")] = option(
-        "none", doc="pixels in [0, 1], or standardized by the training split"
+    normalize: Annotated[
+        str | Normalization,
+        Variants(None, {"numbers": Normalization}, plain=Annotated[str, OneOf(*NORMALIZE)]),
+    ] = option(
+        "none",
+        doc="none: pixels in [0, 1]; standardize: by the training split's mean and deviation; or these "
+        "themselves, {mean: [...], deviation: [...]}",
+    )
+    augment: list[Any] = option(
+        list,
+        doc="torchvision.transforms.v2 of the training examples by name, one after another, such as "
+        "[{random_crop: {size: 32, padding: 4}}, random_horizontal_flip] (docs/data.md)",
     )
     train_examples: Count | None = option(None, doc="use the first examples alone; null for all")
     valid_examples: Whole | None = option(
@@ -136,6 +155,11 @@ class DataConfig(Options):
         "auto",
         doc="memory: decoded once into memory; none: read when needed, where files allow it; auto: in memory "
         "if all takes at most half of what is free, and 8 GiB; the bits are the same",
+    )
+    loaders: Whole | Literal["auto"] = option(
+        "auto",
+        doc="processes that read the first stage's minibatches ahead, where they are not in memory as they "
+        "are needed; auto: half of the cores, 1 to 4; 0: the stage reads; the bits are the same",
     )
     verify: bool = option(
         True, doc="compare CIFAR's files with torchvision's checksums; false: take them if they are whole"

@@ -3,12 +3,13 @@
 from dtp_dist.data.batches import Batches, order
 from dtp_dist.data.examples import Examples, Pool, Splits, unpacked
 from dtp_dist.data.rows import Held, Read, Rows
-from dtp_dist.data.source import CACHES, Place
+from dtp_dist.data.source import CACHES, NORMALIZE, Place
 from dtp_dist.data.sources import GIVEN, SOURCES, Given, check_options, ensure, load
 
 __all__ = [
     "CACHES",
     "GIVEN",
+    "NORMALIZE",
     "SOURCES",
     "Batches",
     "Examples",

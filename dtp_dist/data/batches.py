@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import accumulate
 from operator import mul
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.randomness import derive_seed
+from dtp_dist.data.augmentation import Augmentation
 from dtp_dist.data.examples import Examples
 from dtp_dist.errors import ConfigError, DataError
 
@@ -28,10 +30,11 @@ class Batches:
 
     ``input_shape`` is the model's declared input: [784] flattens images of [1, 28, 28], as ``fits`` allows.
     ``count`` is the number of minibatches of an epoch: a smaller last one is kept, or left out with
-    ``drop_last``.
+    ``drop_last``. ``augmentation`` is done to each example, each time that it is read. ``reader``, where it
+    is set, returns what ``stored`` does, and has read it before.
 
     Raises DataError if an example does not fit ``input_shape``, or ``drop_last`` leaves no minibatch;
-    ConfigError if ``batch_size`` is not positive.
+    ConfigError if ``batch_size`` is not positive, or the augmentation does not go with the examples.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Batches:
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"data.batch_size={batch_size}: must be at least 1")
@@ -57,21 +61,51 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.augmentation = augmentation
+        if augmentation is not None:
+            augmentation.check(examples.shape, examples.rows.dtype)
+        self.reader: Callable[[int, int], Tensor] | None = None
         whole, remainder = divmod(len(examples), batch_size)
         self.count = whole + (1 if remainder and not drop_last else 0)
         self._order_of: tuple[int, Tensor] | None = None
 
-    def minibatch(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+    @property
+    def takes_time(self) -> bool:
+        """Whether something is won by reading ahead: not all is in memory as it is needed."""
+        return self.augmentation is not None or not self.examples.rows.held
+
+    def alone(self) -> Batches:
+        """Return the same minibatches, without what reads them ahead."""
+        found = copy(self)
+        found.reader = None
+        return found
+
+    def minibatch(self, epoch: int, index: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Return minibatch ``index`` of ``epoch``: float32 [B, *input_shape] and labels.
 
         Labels are int64 [B], or float32 [B, K] where targets are numbers. Both are fresh, contiguous tensors
-        on the CPU. Raises IndexError unless 0 <= index < count; DataError if an example can't be read.
+        on ``device`` (None: the CPU), where x comes as it is stored and becomes float32. Raises IndexError
+        unless 0 <= index < count; DataError if an example can't be read.
         """
+        chosen = self._chosen(epoch, index)
+        stored = self.stored(epoch, index) if self.reader is None else self.reader(epoch, index)
+        labels = self.examples.labels.index_select(0, chosen)
+        if device is not None and device.type != "cpu":
+            stored, labels = stored.to(device, non_blocking=True), labels.to(device)
+        return self.examples.seen(stored).view(-1, *self.input_shape), labels
+
+    def stored(self, epoch: int, index: int) -> Tensor:
+        """Return a minibatch's rows, augmented: uint8 or float32 [B, *shape]; raises as ``minibatch``."""
+        chosen = self._chosen(epoch, index)
+        rows = self.examples.rows.select(chosen)
+        return rows if self.augmentation is None else self.augmentation(rows, epoch, chosen)
+
+    def _chosen(self, epoch: int, index: int) -> Tensor:
+        """Return which examples a minibatch holds, int64 [B]."""
         if not 0 <= index < self.count:
             raise IndexError(f"minibatch {index} of an epoch that has {self.count}")
         start = index * self.batch_size
-        x, labels = self.examples.pick(self._order(epoch)[start : start + self.batch_size])
-        return x.view(-1, *self.input_shape), labels
+        return self._order(epoch)[start : start + self.batch_size]
 
     def size(self, index: int) -> int:
         """Return the number of examples in minibatch ``index`` of an epoch; the last may be smaller."""

@@ -63,25 +63,21 @@ class Examples:
             return self.divisor
         return 255.0 if self.rows.dtype == torch.uint8 else 1.0
 
-    def pick(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return copies of the ``chosen`` (int64 [B]) examples, float32 [B, *shape], and labels [B, ...].
-
-        Raises:
-            DataError: one can't be read; names its file and its index.
-        """
-        return self.seen(self.rows.select(chosen)), self.labels.index_select(0, chosen)
-
     def seen(self, stored: Tensor) -> Tensor:
-        """Return stored values, which may be overwritten, as the network sees them: float32 [B, *shape]."""
+        """Return stored values, which may be overwritten, as the network sees them: float32 [B, *shape].
+
+        They stay on their device.
+        """
         values = stored.to(torch.float32)
         if self.unit != 1.0:
             values.div_(self.unit)
         if self.mean is not None and self.deviation is not None:
-            values.sub_(self._by_channel(self.mean)).div_(self._by_channel(self.deviation))
+            mean, deviation = (each.to(values.device) for each in (self.mean, self.deviation))
+            values.sub_(self._by_channel(mean)).div_(self._by_channel(deviation))
         return values
 
     def pixels(self, values: Tensor) -> Tensor:
-        """Return what ``pick`` returned, or something near it, as pixels in [0, 1]: float32 [B, *shape]."""
+        """Return what ``seen`` returned, or something near it, as pixels in [0, 1]: float32 [B, *shape]."""
         values = values.reshape(-1, *self.shape).to(torch.float32)
         if self.mean is not None and self.deviation is not None:
             values = values * self._by_channel(self.deviation) + self._by_channel(self.mean)

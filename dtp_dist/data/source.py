@@ -15,6 +15,8 @@ from dtp_dist.data.rows import hollow
 from dtp_dist.errors import ConfigError
 
 CACHES = ("auto", "memory", "none")
+NORMALIZE = ("none", "standardize")
+"""How values may be normalized but by given numbers."""
 
 
 @dataclass(frozen=True)

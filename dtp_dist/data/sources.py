@@ -6,10 +6,13 @@ run's seed: a data set is the same in every run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dtp_dist.algorithm.options import OneOf
 from dtp_dist.data.examples import Pool, Splits
@@ -21,7 +24,7 @@ from dtp_dist.data.sets.image_folder import IMAGE_FOLDER
 from dtp_dist.data.sets.mnist import FASHION_MNIST, MNIST
 from dtp_dist.data.sets.synthetic import SYNTHETIC
 from dtp_dist.data.sets.table import TABLE
-from dtp_dist.data.source import Place, Source
+from dtp_dist.data.source import NORMALIZE, Place, Source
 from dtp_dist.errors import ConfigError, DataError
 from dtp_dist.system.paths import expanded
 
@@ -39,6 +42,9 @@ SOURCES: Mapping[str, Source] = {
 
 Given = Mapping[str, Any]
 """Data that are handed over in Python: ``train`` and, optionally, ``valid``, ``test`` and ``classes``."""
+
+Moments = tuple[Sequence[float], Sequence[float]]
+"""Mean and deviation of each channel, of the values as the network would see them otherwise."""
 
 GIVEN = "given"
 """The name of data that are handed over in Python."""
@@ -61,7 +67,7 @@ def load(
     train_examples: int | None = None,
     valid_examples: int | None = None,
     test_examples: int | None = None,
-    normalize: str = "none",
+    normalize: str | Moments = "none",
     cache: str = "auto",
     verify: bool = True,
     sketch: bool = False,
@@ -74,17 +80,17 @@ def load(
     such split), or the first ones of a validation split that the data set has itself (None: all); training
     is the first ``train_examples`` of the others and test the first ``test_examples`` (None: all).
     ``normalize="standardize"`` takes off the mean of each channel and divides by its deviation, both of the
-    training split; "none" leaves pixels in [0, 1]. ``cache`` and ``verify`` are as in ``Place``. ``sketch``
-    is for checks: the right shapes and sizes without the contents, nothing is fetched, and no more is read
-    than shows that no channel is constant where they are to be standardized. ``given`` are data that were
-    handed over in Python (``given_source``), for the name GIVEN. ``options`` belong to the source, as
-    ``examples``, ``shape`` and ``classes`` do to "synthetic".
+    training split; "none" leaves pixels in [0, 1]; a pair is mean and deviation themselves. ``cache`` and
+    ``verify`` are as in ``Place``. ``sketch`` is for checks: the right shapes and sizes without the contents,
+    nothing is fetched, and no more is read than shows that no channel is constant where they are to be
+    standardized. ``given`` are data that were handed over in Python (``given_source``), for the name GIVEN.
+    ``options`` belong to the source, as ``examples``, ``shape`` and ``classes`` do to "synthetic".
 
     Raises ConfigError for an unknown name, option or value; DataError if files are missing and can't be
     fetched, are damaged, or hold fewer examples than asked for.
     """
     source = source_of(name) if given is None else given_source(given)
-    if normalize not in ("none", "standardize"):
+    if isinstance(normalize, str) and normalize not in NORMALIZE:
         raise ConfigError(f"data.normalize={normalize}: must be none or standardize")
     source.check(name, options)
     place = _place(root, cache, verify=verify)
@@ -96,7 +102,10 @@ def load(
     if inspected:
         splits.train.check_varies()
         return _hollow(splits)
-    return _standardized(splits) if normalize == "standardize" and not sketch else splits
+    if isinstance(normalize, str):
+        wanted = normalize == "standardize" and not sketch
+        return _standardized(splits, splits.train.statistics()) if wanted else splits
+    return _standardized(splits, _moments(normalize, splits.shape))
 
 
 def _place(root: str | Path, cache: str = "auto", *, verify: bool) -> Place:
@@ -170,8 +179,24 @@ def _hollow(splits: Splits) -> Splits:
     )
 
 
-def _standardized(splits: Splits) -> Splits:
-    mean, deviation = splits.train.statistics()
+def _moments(given: Moments, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return given mean and deviation, float32 [C]; one number is that of every channel.
+
+    Raises:
+        ConfigError: there are neither one nor as many as channels.
+    """
+    found = []
+    for name, numbers in zip(("mean", "deviation"), given, strict=True):
+        if len(numbers) not in (1, shape[0]):
+            text = f"{list(numbers)} are {len(numbers)} numbers, but the examples of {list(shape)} have"
+            what = f"{shape[0]} {'channels' if len(shape) > 1 else 'features'}"
+            raise ConfigError(f"data.normalize.{name}: {text} {what}; write one for each, or one for all")
+        found.append(torch.tensor(numbers, dtype=torch.float32).expand(shape[0]).contiguous())
+    return found[0], found[1]
+
+
+def _standardized(splits: Splits, moments: tuple[Tensor, Tensor]) -> Splits:
+    mean, deviation = moments
     return replace(
         splits,
         train=splits.train.standardized(mean, deviation),

@@ -177,6 +177,6 @@ def made_up(config: Config) -> Batches:
     images = torch.randint(0, 256, (examples, 1, 1, prod(shape)), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, shapes_of(config)[-1][0], (examples,), generator=generator)
     found = Examples(Held(images), labels)
-    if config.data.normalize == "standardize":
+    if config.data.normalize != "none":
         found = found.standardized(*found.statistics())
     return Batches(found, shape, size, seed=config.seed)

@@ -101,7 +101,7 @@ class InProcessRuntime(Runtime):
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.links.close()
+            worker.close()
         torch.set_num_threads(self._threads)
 
 

@@ -53,11 +53,15 @@ class Report:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage did in a segment; times in seconds, sums over the segment."""
+    """What a stage did in a segment; times in seconds, sums over the segment.
+
+    ``reading`` is what it took the first stage to get its minibatches, and part of ``busy``.
+    """
 
     busy: float
     waiting: float
     bytes_sent: int
+    reading: float = 0.0
     examples: int = 0
     means: dict[str, float] = field(default_factory=dict)
 
@@ -73,6 +77,11 @@ class SegmentResult:
     def means(self) -> dict[str, float]:
         """The output's loss and metrics by name, where the phase measures them (docs/losses.md)."""
         return self.stages[-1].means
+
+    @property
+    def reading(self) -> float:
+        """Seconds in which the first stage read its minibatches, or waited for who reads them ahead."""
+        return self.stages[0].reading
 
     @property
     def examples(self) -> int:

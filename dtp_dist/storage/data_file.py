@@ -22,7 +22,7 @@ def facts_of(splits: Splits, normalized: Examples | None = None) -> dict[str, An
     ``classes`` is their number, null where targets are numbers; ``names`` what they are called, in the order
     of the network's outputs, or null; ``shape`` that of one example; ``examples`` their number in each split;
     ``fingerprint`` a hash of the files' names and sizes, or null; ``mean`` and ``deviation`` of each channel,
-    of the values as ``pick`` divides them, by which the network sees them, null where it does not or as long
+    of the values as ``seen`` divides them, by which the network sees them, null where it does not or as long
     as the run is not at its end.
     """
     seen = (None, None) if normalized is None else (normalized.mean, normalized.deviation)

@@ -42,7 +42,7 @@ def load_network(config: Config, checkpoint: Path, images: Examples | None = Non
     ...)`` loads them.
 
     Args:
-        images: of the training split; needed with ``data.normalize=standardize``.
+        images: of the training split; needed unless ``data.normalize=none``.
 
     Raises:
         StorageError: a file is missing, damaged or of another network.

@@ -32,7 +32,7 @@ def export(run_dir: Path, target: Path, *, allow_code: bool = False) -> list[str
     """Write the forward network of a run's newest weights, and return the lines that load it.
 
     They need torch and safetensors alone, and a user's own module where a layer comes from one. Where a run
-    with ``data.normalize=standardize`` is not at its end, the data set is read again for mean and deviation.
+    with ``data.normalize`` is not at its end, the data set is read again for mean and deviation.
 
     Raises:
         ConfigError: ``target`` is no name for a new safetensors file, or the run names code.

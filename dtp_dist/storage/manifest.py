@@ -57,6 +57,7 @@ class TotalsState(_Whole):
     errors: dict[str, Finite]
     this_epoch: Sums
     before: Sums
+    reading: Amount = 0.0  # checkpoints of earlier versions have none
 
 
 @dataclass(frozen=True)

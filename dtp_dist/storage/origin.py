@@ -21,6 +21,7 @@ FREE = (
     "parallel.",
     "data.root",
     "data.cache",
+    "data.loaders",
     "data.verify",
     "data.eval_batch_size",
     "train.epochs",

@@ -285,6 +285,7 @@ class Driver:
             "partition": list(layout.partition),
             "runtime": self.config.parallel.runtime,
             "stage_busy": totals.busy_shares(),
+            "reading": totals.reading_share,
             "messages_bytes": totals.bytes_sent,
             "restarts": self._generation,
             "weights_sha256": self._weights_sha256(),

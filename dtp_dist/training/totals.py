@@ -16,7 +16,8 @@ class Totals:
     Attributes:
         step: minibatches whose last update is done.
         epoch: 0-based.
-        seconds: of the training segments alone; ``examples`` and ``busy`` (per stage, seconds) likewise.
+        seconds: of the training segments alone; ``examples``, ``busy`` (per stage, seconds) and ``reading``
+            (seconds of the first stage) likewise.
         evaluated: the newest evaluation's losses and metrics, named as ``valid_error``.
     """
 
@@ -26,6 +27,7 @@ class Totals:
     examples: int = 0
     seconds: float = 0.0
     busy: list[float] = field(default_factory=list)
+    reading: float = 0.0
     evaluated: dict[str, float] = field(default_factory=dict)
     this_epoch: Meter = field(default_factory=Meter)
     before: Meter = field(default_factory=Meter)
@@ -33,6 +35,7 @@ class Totals:
     def count(self, result: SegmentResult, *, learns: bool) -> None:
         """Count a training segment; ``learns``: whether its examples and losses count (not in I alone)."""
         self.seconds += result.seconds
+        self.reading += result.reading
         self.bytes_sent += result.bytes_sent
         if len(self.busy) != len(result.stages):  # a run that goes on with another number of stages
             self.busy = [0.0] * len(result.stages)
@@ -62,6 +65,11 @@ class Totals:
         """Training examples per second of training segments."""
         return self.examples / max(self.seconds, 1e-9)
 
+    @property
+    def reading_share(self) -> float:
+        """The share of the training segments' time in which the first stage read, or waited for its data."""
+        return self.reading / max(self.seconds, 1e-9)
+
     def busy_shares(self) -> list[float]:
         """Return each stage's busy share of the training segments' time."""
         return [busy / max(self.seconds, 1e-9) for busy in self.busy]
@@ -73,6 +81,7 @@ class Totals:
             examples=self.examples,
             seconds=self.seconds,
             busy=list(self.busy),
+            reading=self.reading,
             errors=dict(self.evaluated),
             this_epoch=self.this_epoch.state(),
             before=self.before.state(),
@@ -88,6 +97,7 @@ class Totals:
             examples=state.examples,
             seconds=state.seconds,
             busy=list(state.busy),
+            reading=state.reading,
             evaluated={_in_full(name): value for name, value in state.errors.items()},
             this_epoch=Meter.from_state(state.this_epoch),
             before=Meter.from_state(state.before),

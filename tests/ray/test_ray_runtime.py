@@ -45,8 +45,12 @@ def temporary() -> Iterator[Path]:
 
 
 def test_a_frozen_actor_is_replaced_and_a_killed_driver_takes_its_ray_along(tmp_path, temporary):
-    """On a network with every kind of layer, under the local difference reconstruction loss."""
-    config = write_config(tmp_path, small(model=EVERY_KIND, rule={"name": "ldrl"}))
+    """On a network with every kind of layer, under the local difference reconstruction loss.
+
+    A process of the first stage's reads its minibatches ahead.
+    """
+    data = {"name": "digits", "batch_size": 40, "augment": ["random_vertical_flip"], "loaders": 1}
+    config = write_config(tmp_path, small(model=EVERY_KIND, rule={"name": "ldrl"}, data=data))
     reference = train(load_config(config, [f"run_dir={tmp_path / 'whole'}", *RUN]))
     home = tmp_path / "home"
     home.mkdir()

@@ -22,7 +22,7 @@ from dtp_dist.config.explain import explain
 from dtp_dist.config.load import checked
 from dtp_dist.config.parse import RENAMED
 from dtp_dist.config.plain import word_keys
-from dtp_dist.config.schema import ModelConfig, OptimizerConfig
+from dtp_dist.config.schema import ModelConfig, Normalization, OptimizerConfig
 from dtp_dist.errors import ConfigError, DtpDistError
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.report import read_run
@@ -610,6 +610,7 @@ def test_explain_lists_every_field_of_the_schema_with_a_sentence():
     for name, cls in SCHEDULES.items():
         due |= keys_of(cls, f"any changing number[schedule: {name}]")
     due |= keys_of(Warmup, "any changing number.warmup")
+    due |= keys_of(Normalization, "data.normalize")
     assert set(rows) == due
     assert all(doc and kind for kind, _, doc in rows.values())
     assert rows["parallel.in_flight"][:2] == ("int, at least 1", "1")

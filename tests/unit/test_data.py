@@ -24,7 +24,7 @@ from dtp_dist.data import SOURCES, Batches, Examples, Held, Splits, ensure, load
 from dtp_dist.data import files as data_files
 from dtp_dist.data.digits_file import read_digits
 from dtp_dist.errors import ConfigError, DataError
-from own_data import MNIST_FILES, write_idx
+from own_data import MNIST_FILES, picked, write_idx
 
 
 def write_mnist(root: Path, *, train: int = 30, test: int = 10) -> Path:
@@ -68,7 +68,7 @@ def test_the_real_data_has_its_sizes_and_types(real: Splits, mnist_root: Path | 
         assert split.rows.all().shape == (len(split), *shape)
         assert split.labels.dtype == torch.int64
         assert set(split.labels.tolist()) == set(range(10))
-    x, _ = real.train.pick(torch.arange(1000))
+    x, _ = picked(real.train, torch.arange(1000))
     assert x.dtype == torch.float32
     assert (x.min().item(), x.max().item()) == (0.0, 1.0)
 
@@ -111,7 +111,7 @@ def test_digits_are_split_without_overlap_and_with_every_class_in_its_share() ->
     for part in parts:
         counts = part.labels.bincount()
         assert int(counts.max() - counts.min()) <= 0.01 * len(part) + 1
-    assert splits.train.pick(torch.arange(1200))[0].max() == 1.0
+    assert picked(splits.train, torch.arange(1200))[0].max() == 1.0
     assert torch.equal(load("digits", "unused").train.rows.all(), splits.train.rows.all())
 
 
@@ -286,16 +286,16 @@ def test_bytes_of_a_gzip_file_that_changed_are_noticed(tmp_path: Path) -> None:
 
 def test_standardize_uses_the_training_split_alone() -> None:
     plain, scaled = load("digits", ""), load("digits", "", normalize="standardize")
-    x = plain.train.pick(torch.arange(1200))[0].double()
-    y = scaled.train.pick(torch.arange(1200))[0].double()
+    x = picked(plain.train, torch.arange(1200))[0].double()
+    y = picked(scaled.train, torch.arange(1200))[0].double()
     assert y.mean().abs() < tolerance()
     assert (y.std(correction=0) - 1).abs() < tolerance()
     for before, after in ((plain.valid, scaled.valid), (plain.test, scaled.test)):
         assert before is not None
         assert after is not None
         chosen = torch.arange(100)
-        due = (before.pick(chosen)[0] - x.mean()) / x.std(correction=0)
-        assert_near(after.pick(chosen)[0], due.float(), 16)
+        due = (picked(before, chosen)[0] - x.mean()) / x.std(correction=0)
+        assert_near(picked(after, chosen)[0], due.float(), 16)
 
 
 def test_standardize_follows_the_training_examples_that_are_used() -> None:
@@ -499,7 +499,7 @@ def test_a_sketch_has_the_sizes_of_files_that_are_not_mnists_own(tmp_path: Path)
 def test_examples_come_out_of_their_bytes_as_they_were(normalize: str) -> None:
     some = load("digits", "", normalize=normalize).train.part(3, 30)
     back = unpacked(some.packed())
-    for one, other in zip(some.pick(torch.arange(27)), back.pick(torch.arange(27)), strict=True):
+    for one, other in zip(picked(some, torch.arange(27)), picked(back, torch.arange(27)), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(some.pixels(some.rows.all()), back.pixels(back.rows.all()))
 

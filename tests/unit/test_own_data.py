@@ -17,7 +17,7 @@ from dtp_dist.data import Examples, Held, Splits, load
 from dtp_dist.data.batches import fits
 from dtp_dist.data.own import pieces
 from dtp_dist.errors import ConfigError, DataError
-from own_data import pixels, write_arrays, write_folder, write_image, write_table
+from own_data import picked, pixels, write_arrays, write_folder, write_image, write_table
 
 
 def parts_of(splits: Splits) -> list[Examples]:
@@ -29,7 +29,7 @@ def sizes_of(splits: Splits) -> list[int]:
 
 
 def all_of(part: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-    return part.pick(torch.arange(len(part)))
+    return picked(part, torch.arange(len(part)))
 
 
 def assert_same(one: Splits, other: Splits) -> None:

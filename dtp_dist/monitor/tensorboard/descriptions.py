@@ -21,6 +21,7 @@ _QUANTITIES = {
     "idle": "share of time that stages do not compute, mean over the stages",
     "busy": "share of time that the stage computes",
     "waiting": "share of time that the stage waits for a message, or for room to send one",
+    "reading": "share of time that the stage reads its minibatches, or waits for who reads them ahead",
     "sent_mb": "MB that the stage sent since the point before",
     "memory_mb": "MB of the process",
     "gpu_memory_mb": "MB of the stage's tensors on the GPU",

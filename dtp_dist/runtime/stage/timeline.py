@@ -26,6 +26,7 @@ class Timeline:
         self.clock = clock
         self.busy = 0.0
         self.waiting = 0.0
+        self.reading = 0.0  # of the busy time
         self.now: tuple[Activity | None, int, float] = (None, -1, clock())
         self._spans: deque[Span] = deque(maxlen=keep_minibatches * SPANS_PER_MINIBATCH)
         self.keeps_spans = False
@@ -62,6 +63,8 @@ class Timeline:
             self.waiting += end - start
         else:
             self.busy += end - start
+        if activity is Activity.DATA:
+            self.reading += end - start
         if self.keeps_spans:
             self._spans.append(Span(activity, minibatch, start, end))
 

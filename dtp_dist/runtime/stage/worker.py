@@ -13,6 +13,7 @@ from dtp_dist.algorithm.stage import Stage
 from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches, Examples
+from dtp_dist.data.loaders import read_ahead
 from dtp_dist.errors import NonFiniteError, StorageError
 from dtp_dist.runtime.devices import device_of
 from dtp_dist.runtime.layout import DTYPES, layout_of
@@ -49,6 +50,8 @@ class StageWorker:
         self.timeline = Timeline(config.monitor.trace_minibatches)
         self.device = device_of(config, index)
         self._batches, self._report, self._faults = batches, report, inject
+        loaders, gpu = config.data.loaders, self.device.type == "cuda"
+        self._ahead = None if not batches else read_ahead(batches, loaders, pinned=gpu)
         self._dtype = DTYPES[config.train.dtype]
         virtual = config.parallel.virtual
         self.stage: Stage | VirtualStage = self._virtual_stage() if virtual else self._build_stage()
@@ -90,7 +93,7 @@ class StageWorker:
         """Return the executor of a segment; whoever steps it calls ``finish`` in the end."""
         self._segment = segment
         self._mark = self._now()
-        self._start = (self.timeline.busy, self.timeline.waiting, self.links.bytes_sent)
+        self._start = self._mark[1:]
         self._total = Meter()
         self.timeline.keeps_spans = segment.trains
         self._executor = Executor(
@@ -117,15 +120,22 @@ class StageWorker:
         assert self._executor.finished
         self._total.merge(self.stage.meter.take())
         self.timeline.mark(None, self.timeline.now[1])
-        busy, waiting, sent = self._start
+        busy, waiting, reading, sent = self._start
         means = {name: value for name, value in self._total.means().items() if "/" not in name}
         return StageSummary(
             busy=self.timeline.busy - busy,
             waiting=self.timeline.waiting - waiting,
             bytes_sent=self.links.bytes_sent - sent,
+            reading=self.timeline.reading - reading,
             examples=self.stage.examples,
             means={**means, **self.stage.measured_of_split()},
         )
+
+    def close(self) -> None:
+        """Take down the links, and end what reads ahead."""
+        self.links.close()
+        if self._ahead is not None:
+            self._ahead.close()
 
     def where(self) -> str:
         """Return stage, action, layer and minibatch of what is going on, in words."""
@@ -184,8 +194,8 @@ class StageWorker:
         def minibatch(number: int) -> tuple[Tensor, Tensor]:
             if isinstance(self.stage, VirtualStage):
                 return self.stage.minibatch(batches.size(segment.index(number)), batches.examples.labels)
-            x, labels = batches.minibatch(segment.epoch, segment.index(number))
-            return x.to(self.device, self._dtype), labels.to(self.device)
+            x, labels = batches.minibatch(segment.epoch, segment.index(number), self.device)
+            return x.to(self._dtype), labels
 
         return minibatch
 
@@ -197,15 +207,20 @@ class StageWorker:
         measured = self.stage.meter.take()
         self._total.merge(measured)
         before, self._mark = self._mark, self._now()
-        clock, busy, waiting, sent = (now - then for now, then in zip(self._mark, before, strict=True))
+        clock, busy, waiting, reading, sent = (
+            now - then for now, then in zip(self._mark, before, strict=True)
+        )
         seconds = max(clock, 1e-9)
         own = {"busy": busy / seconds, "waiting": waiting / seconds, "sent_mb": sent / MEGA, **self._memory()}
+        if self._batches is not None:
+            own["reading"] = reading / seconds
         values = {**measured.means(), **{f"stage/{self.index}/{name}": value for name, value in own.items()}}
         self._report(Report(self.index, segment, minibatch, values))
 
-    def _now(self) -> tuple[float, float, float, int]:
-        """Return the time, seconds busy and waiting, and bytes sent so far."""
-        return self.timeline.clock(), self.timeline.busy, self.timeline.waiting, self.links.bytes_sent
+    def _now(self) -> tuple[float, float, float, float, int]:
+        """Return the time, seconds busy, waiting and reading (which is part of busy), and bytes sent."""
+        line = self.timeline
+        return line.clock(), line.busy, line.waiting, line.reading, self.links.bytes_sent
 
     def _memory(self) -> dict[str, float]:
         """Return the megabytes that this stage's process holds, and its tensors on a device of their own."""
