@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TypeVar
 
@@ -22,12 +22,25 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 28, 30, 42
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line of (x, y), in a style of its own."""
+    """A named line of (x, y), in a style of its own; ``band`` is how far it reaches up and down, by x."""
 
     name: str
     points: Sequence[tuple[float, float]]
     colour: str
     dash: str = ""
+    band: Mapping[float, float] = field(default_factory=dict)
+
+    def edges(self) -> list[tuple[float, float, float]]:
+        """Return (x, low, high) of the band, [] without one."""
+        if not self.band:
+            return []
+        return [(x, y - self.band.get(x, 0.0), y + self.band.get(x, 0.0)) for x, y in self.points]
+
+    def heights(self) -> list[float]:
+        """Return what an axis is to have room for: below 0 only where the line itself is."""
+        ys = [y for _, y in self.points]
+        reached = [edge for _, low, high in self.edges() for edge in (low, high)]
+        return [*ys, *(edge for edge in reached if edge > 0 or min(ys) < 0)]
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
@@ -60,17 +73,18 @@ def line_chart(
     title: str, curves: Sequence[Curve], *, x_label: str, legend: bool = False, log: bool | None = None
 ) -> str:
     """Return curves over a common x; "" where no curve has a point. ``log`` as in ``axis_of``."""
-    curves = [Curve(each.name, thin(each.points), each.colour, each.dash) for each in curves if each.points]
+    curves = [replace(each, points=thin(each.points)) for each in curves if each.points]
     if not curves:
         return ""
     right = WIDTH - RIGHT - (76 if legend else 0)
     xs = [x for curve in curves for x, _ in curve.points]
-    ys = [y for curve in curves for _, y in curve.points]
+    ys = [y for curve in curves for y in curve.heights()]
     across, up = Axis(0.0, max(max(xs), 1.0)), axis_of(ys, log=log)
     if up.log:
         edge = "" if min(ys) > 0 else ", 0 at the lower edge" if min(ys) == 0 else ", 0 and less at the edge"
         title += f" (log{edge})"
     parts = [text(LEFT, 17, title, kind="title"), *_frame(across, up, right, x_label)]
+    parts += [_band(curve, across, up, right) for curve in curves if curve.band]
     for curve in curves:
         parts += _curve(curve, across, up, right)
     if legend:
@@ -103,6 +117,14 @@ def _frame(across: Axis, up: Axis, right: float, x_label: str) -> list[str]:
     return parts
 
 
+def _band(curve: Curve, across: Axis, up: Axis, right: float) -> str:
+    """Return the area between a curve's edges."""
+    edges = curve.edges()
+    around = [*((x, high) for x, _, high in edges), *((x, low) for x, low, _ in reversed(edges))]
+    path = " ".join(f"{_x(across, x, right):.1f},{_y(up, y):.1f}" for x, y in around)
+    return f'<polygon class="band" points="{path}" fill="{curve.colour}"/>'
+
+
 def _curve(curve: Curve, across: Axis, up: Axis, right: float) -> list[str]:
     places = [(_x(across, x, right), _y(up, y), x, y) for x, y in curve.points]
     dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
@@ -115,7 +137,8 @@ def _curve(curve: Curve, across: Axis, up: Axis, right: float) -> list[str]:
     step = max(1, -(-len(places) // HOVER))
     for x, y, step_at, value in [*places[:-1:step], places[-1]]:
         look = f'r="2.5" fill="{curve.colour}"' if sparse else 'r="6" fill="transparent"'
-        said = f"{curve.name}: {short(value)} at {whole(step_at)}"
+        spread = f" ± {short(curve.band[step_at])}" if step_at in curve.band else ""
+        said = f"{curve.name}: {short(value)}{spread} at {whole(step_at)}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(said)}</title></circle>')
     return parts
 
