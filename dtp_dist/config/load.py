@@ -23,7 +23,7 @@ from dtp_dist.import_path import admit
 from dtp_dist.system.paths import expanded
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor")
+_SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor", "compare")
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -36,7 +36,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             parts do not fit one another; one line that names the key, the value and what is allowed.
     """
     written = _written(source, overrides, trusted=True)
-    raw = _with_code_dir(resolved(written), source)
+    raw = with_code_dir(resolved(written), source)
     try:
         return parse_config(raw)
     except ConfigError as error:
@@ -62,10 +62,10 @@ def read_config(
     if not trusted:
         for path in code_in(raw):
             raise ConfigError(f"{source}: would import {path!r}; add --allow-code if you trust this file")
-    return raw if of_run else _with_code_dir(raw, source)
+    return raw if of_run else with_code_dir(raw, source)
 
 
-def _with_code_dir(raw: Raw, source: str | Path | Mapping[str, Any]) -> Raw:
+def with_code_dir(raw: Raw, source: str | Path | Mapping[str, Any]) -> Raw:
     """Return a configuration that names code with the folder of its file, unless it names another one."""
     if isinstance(source, Mapping) or raw.get("code_dir") is not None or not any(code_in(raw)):
         return raw
