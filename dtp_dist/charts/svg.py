@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TypeVar
 
 from dtp_dist.charts.axis import Axis, axis_of
+from dtp_dist.charts.curve import Curve
 from dtp_dist.charts.palette import COLOURS, light
 from dtp_dist.schedule import Activity
 from dtp_dist.text.numbers import percent, short, whole
@@ -18,29 +19,6 @@ POINTS = 400
 
 HOVER = 50
 LEFT, RIGHT, TOP, BOTTOM = 62, 28, 30, 42
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named line of (x, y), in a style of its own; ``band`` is how far it reaches up and down, by x."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    colour: str
-    dash: str = ""
-    band: Mapping[float, float] = field(default_factory=dict)
-
-    def edges(self) -> list[tuple[float, float, float]]:
-        """Return (x, low, high) of the band, [] without one."""
-        if not self.band:
-            return []
-        return [(x, y - self.band.get(x, 0.0), y + self.band.get(x, 0.0)) for x, y in self.points]
-
-    def heights(self) -> list[float]:
-        """Return what an axis is to have room for: below 0 only where the line itself is."""
-        ys = [y for _, y in self.points]
-        reached = [edge for _, low, high in self.edges() for edge in (low, high)]
-        return [*ys, *(edge for edge in reached if edge > 0 or min(ys) < 0)]
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:

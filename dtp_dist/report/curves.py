@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from dtp_dist.charts.curve import Chart, Curve
 from dtp_dist.charts.palette import ramp, style
-from dtp_dist.charts.svg import Curve
 from dtp_dist.report.groups import Group, Points
 from dtp_dist.report.read import numbered
 from dtp_dist.text.measures import MEASURES, SPLITS, Measure
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A picture of curves over a common x.
-
-    Attributes:
-        name: of its file, without an ending.
-        title: what is drawn upwards, with its unit.
-        curves: one for each group of runs, or one for each layer.
-        x_label: what is drawn across.
-        legend: whether the names of the curves are beside them.
-        log: as in ``charts.axis.axis_of``.
-    """
-
-    name: str
-    title: str
-    curves: Sequence[Curve]
-    x_label: str
-    legend: bool = False
-    log: bool | None = None
 
 
 def _unit(measure: Measure) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from dtp_dist.report.read import Run
 from dtp_dist.report.spans import is_number
 from dtp_dist.text.dotted import flat
-from dtp_dist.text.numbers import ranges
+from dtp_dist.text.numbers import ranges, two_digits
 
 ALIKE = re.compile(r"seed|name|run_dir|code_dir|(monitor|compare)(\..*)?")
 """Keys in which the runs of a group may differ: of these the seed alone changes what is computed."""
@@ -28,8 +28,8 @@ class Spread(NamedTuple):
     runs: int
 
     def written(self, form: Callable[[float], str]) -> str:
-        """Return ``mean ± deviation``, each in a form."""
-        after = "" if self.deviation is None else f" ± {form(self.deviation)}"
+        """Return ``mean ± deviation``, each in a form; of the deviation no more than two digits count."""
+        after = "" if self.deviation is None else f" ± {form(two_digits(self.deviation))}"
         return f"{form(self.mean)}{after}"
 
 
@@ -159,7 +159,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     label = dict(zip(map(id, runs), labels(runs), strict=True))
     groups = [tuple(each) for each in found.values()]
     names = [_name([label[id(run)] for run in each], each[0]) for each in groups]
-    return [Group(name, each) for name, each in zip(_told_apart(names), groups, strict=True)]
+    return [Group(name, each) for name, each in zip(told_apart(names), groups, strict=True)]
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -185,7 +185,7 @@ def _name(names: Sequence[str], first: Run) -> str:
     return f"{''.join(common) or first.name} ({what})"
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
+def told_apart(names: Sequence[str]) -> list[str]:
     """Return the names with a number after one that was there before."""
     seen: Counter[str] = Counter()
     found = []

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
 
+from dtp_dist.charts.curve import Chart
 from dtp_dist.charts.palette import COLOURS, style
 from dtp_dist.charts.style import CSS
 from dtp_dist.charts.svg import bars, line_chart
-from dtp_dist.report.curves import Chart, layers, learning
+from dtp_dist.report.curves import layers, learning
 from dtp_dist.report.differences import differences
 from dtp_dist.report.groups import Group, grouped, settings_in
 from dtp_dist.report.read import Run

@@ -33,6 +33,12 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def two_digits(value: float) -> float:
+    """Return a number to two digits, or to all before the point: a deviation, which is known no better."""
+    rounded = float(f"{value:.2g}")
+    return value if abs(value) >= 100 else rounded
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """Return rising whole numbers in few characters: ``1-4,6``."""
     parts: list[list[int]] = []

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dtp_dist.charts.svg import Curve, line_chart
+from dtp_dist.charts.curve import Curve
+from dtp_dist.charts.svg import line_chart
 from dtp_dist.report import read_run
 from dtp_dist.report.groups import Group, Point, Spread, grouped, spread
 from dtp_dist.report.page import page
