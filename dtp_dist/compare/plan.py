@@ -10,6 +10,7 @@ from pathlib import Path
 from dtp_dist.compare.twin import COMPARE, check_entries, check_rule, entries, twin
 from dtp_dist.config import Config, parse_config, read_config
 from dtp_dist.config.batches import ensured
+from dtp_dist.config.load import concealing
 from dtp_dist.config.parse import Raw
 from dtp_dist.errors import ConfigError
 from dtp_dist.trials.folder import UNTOLD, open_folder
@@ -61,8 +62,9 @@ def plan_comparison(
         ConfigError: a key is unknown or a value is not allowed, in the configuration or in a twin, or a rule.
         DataError: the data are missing or damaged.
     """
-    raw = _read(source, overrides)
-    configs = _by_rule(raw, rules, source)
+    _refuse_taken(overrides)
+    with concealing(source, overrides) as raw:
+        configs = _by_rule(raw, rules, source)
     for config in configs.values():
         check_learns(config, "comparison")
     own = next(iter(configs.values()))
@@ -78,12 +80,11 @@ def plan_comparison(
     return trials
 
 
-def _read(source: Path, overrides: Sequence[str]) -> Raw:
+def _refuse_taken(overrides: Sequence[str]) -> None:
     for text in overrides:
         key = text.partition("=")[0].strip()
         if key in TAKEN:
             raise ConfigError(f"{key}: the comparison sets it itself; write {TAKEN[key]}")
-    return read_config(source, overrides)
 
 
 def _by_rule(raw: Raw, rules: Sequence[str], source: Path) -> dict[str, Config]:
@@ -110,7 +111,7 @@ def open_comparison(folder: Path, source: Path, overrides: Sequence[str], rules:
         ConfigError: it holds another comparison, or something else.
         StorageError: it can't be written.
     """
-    raw = _read(source, overrides)
+    raw = read_config(source, overrides)
     kept = {key: value for key, value in raw.items() if key not in (*UNTOLD, *TAKEN, "monitor")}
     twins = {f"{COMPARE}.{rule}": entries(raw).get(rule, {}) for rule in rules}
     open_folder(folder, FILE, {"config": kept, **twins}, option="--dir", what="comparison")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -35,10 +36,21 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: the file is missing or not YAML, a key is unknown, a value is not allowed, or the
             parts do not fit one another; one line that names the key, the value and what is allowed.
     """
+    with concealing(source, overrides) as raw:
+        return parse_config(raw)
+
+
+@contextmanager
+def concealing(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Raw]:
+    """Give a block what ``read_config`` returns of a trusted file.
+
+    Raises:
+        ConfigError: as ``read_config``, or the block's, in which references are shown as they are written.
+    """
     written = _written(source, overrides, trusted=True)
     raw = with_code_dir(resolved(written), source)
     try:
-        return parse_config(raw)
+        yield raw
     except ConfigError as error:
         raise ConfigError(concealed(str(error), written, raw)) from None
 

@@ -133,6 +133,20 @@ def test_what_the_comparison_sets_itself_is_no_override(tmp_path, override, told
         plan(tmp_path, override)
 
 
+def test_what_the_environment_holds_is_in_no_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINE", "secret")
+    for entry in (
+        {"optimizer.forward.lr": "${oc.env:MINE}"},
+        {"optimizer": {"forward": {"lr": "${oc.env:MINE}"}}},
+    ):
+        with pytest.raises(ConfigError, match=r"compare.backprop.optimizer.forward.lr: ") as caught:
+            plan(tmp_path, compare={"backprop": entry})
+        assert "secret" not in str(caught.value)
+    monkeypatch.setenv("MINE", "0.25")
+    twin = plan(tmp_path, compare={"backprop": {"optimizer.forward.lr": "${oc.decode:${oc.env:MINE}}"}})[1]
+    assert twin.config.optimizer.forward.lr == 0.25
+
+
 def test_the_command_config_checks_what_is_compared_and_imports_no_code_for_it(tmp_path):
     for entry, told in [
         ({"backprop": {"optimizer.forward.rate": 1}}, "compare.backprop.optimizer.forward.rate: unknown key"),
