@@ -69,6 +69,8 @@ def _line(axes: Axes, curve: Curve) -> None:
     marker = "o" if len(xs) <= FEW_POINTS else ""
     dashes: Any = (0, lengths) if lengths else "solid"
     axes.plot(xs, ys, color=curve.colour, linestyle=dashes, marker=marker, markersize=3, label=curve.name)
-    if curve.band:
+    if curve.band and len(xs) == 1:
+        axes.errorbar(xs, ys, yerr=[curve.band[xs[0]]], color=curve.colour, capsize=4)
+    elif curve.band:
         across, low, high = zip(*curve.edges(), strict=True)
         axes.fill_between(across, low, high, color=curve.colour, alpha=0.18, linewidth=0)

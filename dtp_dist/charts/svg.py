@@ -18,6 +18,9 @@ POINTS = 400
 """A series is drawn with at most this many points."""
 
 HOVER = 50
+HALF_WIDTH = 4
+"""Of a single point's band."""
+
 LEFT, RIGHT, TOP, BOTTOM = 62, 28, 30, 42
 
 
@@ -96,10 +99,13 @@ def _frame(across: Axis, up: Axis, right: float, x_label: str) -> list[str]:
 
 
 def _band(curve: Curve, across: Axis, up: Axis, right: float) -> str:
-    """Return the area between a curve's edges."""
-    edges = curve.edges()
+    """Return the area between a curve's edges, that of a single point as wide as can be seen."""
+    edges = [(_x(across, x, right), _y(up, low), _y(up, high)) for x, low, high in curve.edges()]
+    if len(edges) == 1:
+        ((x, low, high),) = edges
+        edges = [(x - HALF_WIDTH, low, high), (x + HALF_WIDTH, low, high)]
     around = [*((x, high) for x, _, high in edges), *((x, low) for x, low, _ in reversed(edges))]
-    path = " ".join(f"{_x(across, x, right):.1f},{_y(up, y):.1f}" for x, y in around)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in around)
     return f'<polygon class="band" points="{path}" fill="{curve.colour}"/>'
 
 
