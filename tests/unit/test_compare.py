@@ -17,7 +17,8 @@ from dtp_dist.compare.figures import figures, write_curves
 from dtp_dist.compare.plan import FILE, SEEDS, open_comparison, plan_comparison, seeds_in
 from dtp_dist.compare.result import Comparison
 from dtp_dist.compare.table import as_csv, as_markdown, by_rule, by_seed, on_screen
-from dtp_dist.config import to_dict
+from dtp_dist.compare.twin import check_entries
+from dtp_dist.config import read_config, to_dict
 from dtp_dist.errors import ConfigError, DataError
 from dtp_dist.report.files import drawing
 from dtp_dist.storage.lock import locked
@@ -27,6 +28,7 @@ from dtp_dist.trials.trial import Trial, outcome_of, record
 from dtp_dist.trials.worker import job_of, run_trial
 from runs import read_result, small, write_config
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICK = ("train.max_steps=6", "monitor.tensorboard=false", "data.train_examples=240")
 SLOWER = {"backprop": {"optimizer.forward.lr": 3.0e-4}}
 
@@ -289,6 +291,11 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path, monke
     with locked(tmp_path / "both"):
         done = CliRunner().invoke(app, call, standalone_mode=False)
     assert "both: another process is at work in it" in str(done.exception)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_twins_of_our_configurations_are_ones(path):
+    check_entries(read_config(path), path)
 
 
 def test_a_configuration_keeps_what_it_compares():
