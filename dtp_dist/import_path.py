@@ -22,6 +22,15 @@ VARIABLE = "PYTHONPATH"
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__init__.py")
 """The file that is this package, wherever it lies."""
 
+_PROGRAM = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("dtp_dist", sys.argv[2])
+sys.modules["dtp_dist"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from {0} import {1}
+{1}.main()
+"""
+
 _admitted: list[str] = []
 """The folders of the user's modules, first to last."""
 _added: list[str] = []
@@ -135,6 +144,15 @@ def stage_environment() -> dict[str, str]:
     variables = dict(os.environ)
     entries = _without(variables.pop(VARIABLE, "").split(os.pathsep), _near())
     return variables | ({VARIABLE: os.pathsep.join(entries)} if entries else {})
+
+
+def program_of(room: str, module: str) -> str:
+    """Return what a process runs (``python -c``) that is to call ``main()`` of a module in a room.
+
+    It is of this very package, wherever that lies, before the process's path is this one's; the process has
+    ``PACKAGE`` as its second argument.
+    """
+    return _PROGRAM.format(room, module)
 
 
 def package_root() -> list[str]:

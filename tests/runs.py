@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import signal
@@ -86,6 +87,17 @@ EVERY_KIND: dict[str, Any] = {
         {"kind": "dense", "units": 10, "activation": "linear"},
     ],
 }
+
+
+class Absent(importlib.abc.MetaPathFinder):
+    """Put first on ``sys.meta_path``: as if a package were not installed."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == self._package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def small(**sections: Any) -> dict[str, Any]:

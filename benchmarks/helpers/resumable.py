@@ -73,6 +73,7 @@ def _numerics(config: Config) -> Config:
         optimizer=optimizer,
         name="",
         run_dir=None,
+        compare={},
         data=replace(config.data, root=""),
         monitor=MonitorConfig(),
         train=replace(config.train, keep_checkpoints=1),

@@ -7,6 +7,7 @@ svg .title { font-size: 13px; font-weight: 600; fill: #111; }
 svg .ondark { fill: #fff; font-size: 11px; } svg .onlight { fill: #111; font-size: 11px; }
 svg .grid { stroke: #e6e6e6; } svg .axis, svg .tick { stroke: #777; }
 svg .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .band { fill-opacity: 0.18; stroke: none; }
 """
 """What ``dtp_dist.charts.svg`` draws, on any page."""
 
@@ -34,6 +35,7 @@ ul.notes { margin: 8px 0; padding-left: 20px; color: #444; }
 .run { display: inline-block; margin-right: 18px; }
 ul.notes .run { margin-right: 0; }
 .legend { color: #333; }
+summary { cursor: pointer; color: #333; margin: 8px 0; }
 .done { color: #00664a; } .running { color: #0056a0; } .failed, .unreadable, .no-run { color: #b00020; }
 .interrupted, .cut-off { color: #8a5a00; }
 .failed, .unreadable, .no-run, .interrupted, .cut-off, .running { font-weight: 600; }

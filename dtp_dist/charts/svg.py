@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TypeVar
 
 from dtp_dist.charts.axis import Axis, axis_of
+from dtp_dist.charts.curve import Curve
 from dtp_dist.charts.palette import COLOURS, light
 from dtp_dist.schedule import Activity
 from dtp_dist.text.numbers import percent, short, whole
@@ -17,17 +18,10 @@ POINTS = 400
 """A series is drawn with at most this many points."""
 
 HOVER = 50
+HALF_WIDTH = 4
+"""Of a single point's band."""
+
 LEFT, RIGHT, TOP, BOTTOM = 62, 28, 30, 42
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named line of (x, y), in a style of its own."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    colour: str
-    dash: str = ""
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = POINTS) -> list[tuple[float, float]]:
@@ -60,17 +54,18 @@ def line_chart(
     title: str, curves: Sequence[Curve], *, x_label: str, legend: bool = False, log: bool | None = None
 ) -> str:
     """Return curves over a common x; "" where no curve has a point. ``log`` as in ``axis_of``."""
-    curves = [Curve(each.name, thin(each.points), each.colour, each.dash) for each in curves if each.points]
+    curves = [replace(each, points=thin(each.points)) for each in curves if each.points]
     if not curves:
         return ""
     right = WIDTH - RIGHT - (76 if legend else 0)
     xs = [x for curve in curves for x, _ in curve.points]
-    ys = [y for curve in curves for _, y in curve.points]
+    ys = [y for curve in curves for y in curve.heights()]
     across, up = Axis(0.0, max(max(xs), 1.0)), axis_of(ys, log=log)
     if up.log:
         edge = "" if min(ys) > 0 else ", 0 at the lower edge" if min(ys) == 0 else ", 0 and less at the edge"
         title += f" (log{edge})"
     parts = [text(LEFT, 17, title, kind="title"), *_frame(across, up, right, x_label)]
+    parts += [_band(curve, across, up, right) for curve in curves if curve.band]
     for curve in curves:
         parts += _curve(curve, across, up, right)
     if legend:
@@ -103,6 +98,17 @@ def _frame(across: Axis, up: Axis, right: float, x_label: str) -> list[str]:
     return parts
 
 
+def _band(curve: Curve, across: Axis, up: Axis, right: float) -> str:
+    """Return the area between a curve's edges, that of a single point as wide as can be seen."""
+    edges = [(_x(across, x, right), _y(up, low), _y(up, high)) for x, low, high in curve.edges()]
+    if len(edges) == 1:
+        ((x, low, high),) = edges
+        edges = [(x - HALF_WIDTH, low, high), (x + HALF_WIDTH, low, high)]
+    around = [*((x, high) for x, _, high in edges), *((x, low) for x, low, _ in reversed(edges))]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in around)
+    return f'<polygon class="band" points="{path}" fill="{curve.colour}"/>'
+
+
 def _curve(curve: Curve, across: Axis, up: Axis, right: float) -> list[str]:
     places = [(_x(across, x, right), _y(up, y), x, y) for x, y in curve.points]
     dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
@@ -115,7 +121,8 @@ def _curve(curve: Curve, across: Axis, up: Axis, right: float) -> list[str]:
     step = max(1, -(-len(places) // HOVER))
     for x, y, step_at, value in [*places[:-1:step], places[-1]]:
         look = f'r="2.5" fill="{curve.colour}"' if sparse else 'r="6" fill="transparent"'
-        said = f"{curve.name}: {short(value)} at {whole(step_at)}"
+        spread = f" ± {short(curve.band[step_at])}" if step_at in curve.band else ""
+        said = f"{curve.name}: {short(value)}{spread} at {whole(step_at)}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(said)}</title></circle>')
     return parts
 

@@ -15,7 +15,7 @@ from dtp_dist.text.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-ORDER = ("train", "resume", "eval", "export", "plan", "tune", "runs", "report", "config")
+ORDER = ("train", "resume", "eval", "export", "plan", "compare", "tune", "runs", "report", "config")
 """As ``--help`` lists the commands."""
 
 

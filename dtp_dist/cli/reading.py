@@ -64,12 +64,15 @@ def show_config(
     if config is None:
         raise ConfigError("CONFIG.yaml: is missing; name a configuration file, or write --explain")
     with importing():
+        from dtp_dist.compare.twin import check_entries
         from dtp_dist.config import parse_config, read_config, to_yaml
         from dtp_dist.config.batches import check_data
         from dtp_dist.profiling.resolve import resolve
         from dtp_dist.storage.starting_weights import check_weights
 
-    settings = parse_config(read_config(config, overrides or [], trusted=allow_code))
+    raw = read_config(config, overrides or [], trusted=allow_code)
+    settings = parse_config(raw)
+    check_entries(raw, config, allow_code=allow_code)
     check_data(settings)
     check_weights(settings)
     sys.stdout.write(to_yaml(resolve(settings)))

@@ -34,9 +34,10 @@ def tune(
     set_debug(debug)
     make_optional()
     with importing():
+        from dtp_dist.trials.trial import outcome_of
+        from dtp_dist.tune.plan import open_search, plan_trials
         from dtp_dist.tune.space import read_space
         from dtp_dist.tune.summary import BEST, ranked, trial_table, write_best, write_trials
-        from dtp_dist.tune.trials import open_search, outcome_of, plan_trials
 
     folder = target or Path("runs") / f"{config.stem}-tune"
     planned = plan_trials(config, overrides or [], read_space(space), trials, seed, folder)

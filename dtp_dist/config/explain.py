@@ -26,7 +26,7 @@ def explain() -> Iterator[tuple[str, str, str, str]]:
     yield from (
         _row(Config, item, "")
         for item in fields(Config)
-        if item.name in ("name", "seed", "code_dir", "run_dir")
+        if item.name in ("name", "compare", "seed", "code_dir", "run_dir")
     )
     yield from _section(ModelConfig, "model")
     for kind, cls in {**KINDS, "package.module:function": ModuleOptions}.items():

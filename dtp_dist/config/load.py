@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from dtp_dist.import_path import admit
 from dtp_dist.system.paths import expanded
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor")
+_SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor", "compare")
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -35,10 +36,21 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: the file is missing or not YAML, a key is unknown, a value is not allowed, or the
             parts do not fit one another; one line that names the key, the value and what is allowed.
     """
-    written = _written(source, overrides, trusted=True)
-    raw = _with_code_dir(resolved(written), source)
-    try:
+    with concealing(source, overrides) as raw:
         return parse_config(raw)
+
+
+@contextmanager
+def concealing(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Raw]:
+    """Give a block what ``read_config`` returns of a trusted file.
+
+    Raises:
+        ConfigError: as ``read_config``, or the block's, in which references are shown as they are written.
+    """
+    written = _written(source, overrides, trusted=True)
+    raw = with_code_dir(resolved(written), source)
+    try:
+        yield raw
     except ConfigError as error:
         raise ConfigError(concealed(str(error), written, raw)) from None
 
@@ -62,10 +74,10 @@ def read_config(
     if not trusted:
         for path in code_in(raw):
             raise ConfigError(f"{source}: would import {path!r}; add --allow-code if you trust this file")
-    return raw if of_run else _with_code_dir(raw, source)
+    return raw if of_run else with_code_dir(raw, source)
 
 
-def _with_code_dir(raw: Raw, source: str | Path | Mapping[str, Any]) -> Raw:
+def with_code_dir(raw: Raw, source: str | Path | Mapping[str, Any]) -> Raw:
     """Return a configuration that names code with the folder of its file, unless it names another one."""
     if isinstance(source, Mapping) or raw.get("code_dir") is not None or not any(code_in(raw)):
         return raw

@@ -36,13 +36,30 @@ def lay_over(raw: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{text!r}: an override is written key=value, e.g. {EXAMPLE}")
+    parts = _parts(key)
+    _set_in(raw, parts, as_word(key, value.strip(), _parsed(key, value)))
+
+
+def lay_value(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set what a dotted key names in ``raw``, as ``lay_over`` does, to a value that is plain data.
+
+    Raises:
+        ConfigError: it is no key, or there is no such place.
+    """
+    _set_in(raw, _parts(key), value)
+
+
+def _parts(key: str) -> list[str]:
     if not _KEY.fullmatch(key):
         words = "is no key; write names with dots between them, e.g. train.epochs or model.layers.1.units"
         raise ConfigError(f"{key}: {words}")
-    parts = re.split(r"[.\[]", key.replace("]", ""))
+    return re.split(r"[.\[]", key.replace("]", ""))
+
+
+def _set_in(raw: dict[str, Any], parts: list[str], value: Any) -> None:
     if len(parts) > 2 and _are_layers(parts[:2]):
         raw |= without_repeat(raw)
-    _set(raw, parts, as_word(key, value.strip(), _parsed(key, value)))
+    _set(raw, parts, value)
 
 
 def _parsed(key: str, value: str) -> Any:

@@ -156,9 +156,12 @@ def concealed(text: str, written: Any, found: Any) -> str:
 
 
 def _at(value: Any, key: str) -> Any:
-    for part in key.split("."):
-        value = value[int(part)] if isinstance(value, list) else value.get(part, {})
-    return value
+    if not key or not isinstance(value, (dict, list)):
+        return value
+    if isinstance(value, dict) and key in value:  # a dotted one, in ``compare``
+        return value[key]
+    part, _, rest = key.partition(".")
+    return _at(value[int(part)] if isinstance(value, list) else value.get(part, {}), rest)
 
 
 def _texts(value: Any) -> Iterator[str]:

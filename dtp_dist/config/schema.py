@@ -276,6 +276,11 @@ class Config(Options):
     data: DataConfig = option(DataConfig, doc="the data set")
     parallel: ParallelConfig = option(ParallelConfig, doc="stages and runtime")
     monitor: MonitorConfig = option(MonitorConfig, doc="what is written")
+    compare: dict[str, Any] = option(
+        dict,
+        doc="what the twins of `dtp-dist compare` change, by their rules' names: dotted keys with values, "
+        "such as {backprop: {optimizer.forward.lr: 1.0e-3}}; a single run has no use for it",
+    )
     seed: Whole = option(0, doc="seed of every random number")
     code_dir: str | None = option(
         None,

@@ -11,12 +11,13 @@ from dtp_dist.report.read import Run
 from dtp_dist.report.settings import NONE, plain
 from dtp_dist.report.tables import table
 from dtp_dist.text.dotted import flat
+from dtp_dist.text.numbers import ranges
 
 COLUMNS = 6
 """So many runs are compared side by side; of more, each value has a row with the runs that have it."""
 
-_UNTOLD = re.compile(r"name|run_dir|monitor(\..*)?")
-"""Keys that differ between any two runs and tell nothing, and what a run shows of itself."""
+_UNTOLD = re.compile(r"name|run_dir|(monitor|compare)(\..*)?")
+"""Keys that differ between any two runs and tell nothing, and what no run computes with."""
 
 
 def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:
@@ -43,7 +44,7 @@ def _differing(configs: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[str, 
             match = re.fullmatch(r"(model\.layers\.)(\d{1,9})(\..*)", key)
             head, tail = (match[1], match[3]) if match else (key, "")
             layers.setdefault((head, tail, values), []).extend([int(match[2])] if match else [])
-    return [(f"{head}{_ranges(numbers)}{tail}", values) for (head, tail, values), numbers in layers.items()]
+    return [(f"{head}{ranges(numbers)}{tail}", values) for (head, tail, values), numbers in layers.items()]
 
 
 def _by_value(found: Sequence[tuple[str, tuple[str, ...]]], names: Sequence[str]) -> str:
@@ -57,17 +58,6 @@ def _by_value(found: Sequence[tuple[str, tuple[str, ...]]], names: Sequence[str]
 
 def _code(key: str) -> str:
     return f"<code>{escape(key)}</code>"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return e.g. ``1-4,6`` for rising numbers."""
-    parts: list[list[int]] = []
-    for each in numbers:
-        if parts and each == parts[-1][-1] + 1:
-            parts[-1].append(each)
-        else:
-            parts.append([each])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
 def _value(config: dict[str, Any], key: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
+from dtp_dist.report.groups import Group
 from dtp_dist.report.read import Run
 from dtp_dist.report.settings import NONE, SETTINGS, settings_of
 from dtp_dist.report.spans import is_number
@@ -55,37 +58,70 @@ def seconds_of(run: Run) -> float | None:
     return max(filter(is_number, [found, *times]), default=None)
 
 
-def summary(runs: Sequence[Run], marks: Sequence[str]) -> str:
-    """Return one row a run; ``marks`` are the runs' labels as HTML."""
-    measured = measured_in(run.measured() for run in runs)
+def summary(groups: Sequence[Group], marks: Sequence[str]) -> str:
+    """Return one row a group, ``mean ± deviation`` of its runs; ``marks`` are the groups' labels as HTML."""
+    measured = measured_in(group.measured() for group in groups)
     head = [
         *("run", "state", *(name.replace("_", " ") for name in SETTINGS), "epoch", "step", "train loss"),
         *(f"{split} {MEASURES[name].titled}" for split, name in measured),
         *("samples/s", "stages × D", "runtime", "seconds", "started", "weights"),
     ]
     rows = []
-    for run, mark in zip(runs, marks, strict=True):
-        weights = "none: virtual" if run.virtual else str(run.result.get("weights_sha256", NONE))
-        short_weights = weights if run.virtual else weights[:8]
+    for group, mark in zip(groups, marks, strict=True):
+        run, settings = group.first, settings_of(group.first)
+        settings |= {"seed": group.seeds} if group.several else {}
         rows.append(
             [
                 mark,
-                f'<span class="{run.state.strip("?").replace(" ", "-")}">{escape(run.state)}</span>',
-                *(NONE if value is None else escape(str(value)) for value in settings_of(run).values()),
-                *(cell(run.place(name), whole) for name in ("epoch", "step")),
-                cell(run.last("train_loss"), short),
-                *(cell(run.last(f"{split}_{name}"), MEASURES[name].bare) for split, name in measured),
-                cell(run.last("samples_per_second"), whole),
+                _state(group),
+                *(NONE if value is None else escape(str(value)) for value in settings.values()),
+                *(_figure(group, partial(Run.place, name=name), whole) for name in ("epoch", "step")),
+                _figure(group, partial(Run.last, name="train_loss"), short),
+                *(
+                    _figure(group, partial(Run.last, name=f"{split}_{name}"), MEASURES[name].bare)
+                    for split, name in measured
+                ),
+                _figure(group, partial(Run.last, name="samples_per_second"), whole),
                 escape(f"{stages_of(run) or NONE} × {in_flight_of(run) or NONE}"),
                 escape(str(run.result.get("runtime") or run.setting("parallel.runtime") or NONE)),
-                cell(seconds_of(run), whole),
+                _figure(group, seconds_of, whole),
                 stamp(run.started),
-                f'<code title="{escape(weights)}">{escape(short_weights)}</code>',
+                _weights(group),
             ]
         )
-    told = [(mark, state_words(run)) for run, mark in zip(runs, marks, strict=True) if state_words(run)]
+    told = [
+        (mark, words)
+        for group, mark in zip(groups, marks, strict=True)
+        for run in group.runs
+        if (words := state_words(run))
+    ]
     notes = "".join(f"<li>{mark}: {escape(words)}</li>" for mark, words in told)
     return table(head, rows, "summary") + (f'<ul class="notes">{notes}</ul>' if notes else "")
+
+
+def _state(group: Group) -> str:
+    """Return the state of a group's runs, counted where they differ; the look is of one that is not done."""
+    counts = Counter(run.state for run in group.runs)
+    if len(counts) == 1:
+        words = group.first.state
+    else:
+        words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    look = next((state for state in counts if state != "done"), "done")
+    return f'<span class="{look.strip("?").replace(" ", "-")}">{escape(words)}</span>'
+
+
+def _figure(group: Group, value: Callable[[Run], Any], form: Callable[[float], str]) -> str:
+    """Return ``mean ± deviation``, the mean alone where all are the same, a dash where there is none."""
+    found = group.of(value)
+    return NONE if found is None else found.written(form) if found.deviation else form(found.mean)
+
+
+def _weights(group: Group) -> str:
+    if group.several:
+        return NONE
+    virtual = group.first.virtual
+    weights = "none: virtual" if virtual else str(group.first.result.get("weights_sha256", NONE))
+    return f'<code title="{escape(weights)}">{escape(weights if virtual else weights[:8])}</code>'
 
 
 def events(run: Run) -> str:

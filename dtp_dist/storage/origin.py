@@ -17,6 +17,7 @@ FREE = (
     "name",
     "run_dir",
     "code_dir",
+    "compare",
     "monitor.",
     "parallel.",
     "data.root",

@@ -1,4 +1,4 @@
-"""What a stage's process asks of the operating system."""
+"""What a process asks of the operating system, and how it ended."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def signal_with_parent(parent: int, number: signal.Signals) -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def ending(code: int) -> str:
+    """Return in words how a process has ended, from its return code."""
+    if code < 0:
+        return f"its process was killed by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}"
 
 
 def wake_on_time() -> None:

@@ -21,11 +21,10 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler
 
-from dtp_dist import import_path
-from dtp_dist.config import Config, to_dict
+from dtp_dist.config import Config
 from dtp_dist.runtime.ray import cluster
-from dtp_dist.tune.trials import Outcome, Trial, in_words, outcome_of, record
-from dtp_dist.tune.worker import Job, run_trial
+from dtp_dist.trials.trial import Outcome, Trial, end, outcome_of, processes_of, progress, record
+from dtp_dist.trials.worker import Job, job_of, run_trial
 
 Tell = Callable[[str], None]
 
@@ -45,7 +44,7 @@ def run_trials(
     Raises:
         StageError: Ray can't be reached.
     """
-    cpus = max(stages_of(trial.config) * trial.config.parallel.threads for trial in trials)
+    cpus = max(processes_of(trial.config) * trial.config.parallel.threads for trial in trials)
     at_once = parallel or max(1, (os.cpu_count() or 1) // cpus)
     cluster.connect(at_once * cpus, tell)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what a trial died of is told in one line
@@ -71,15 +70,6 @@ def run_trials(
         ray.shutdown()
 
 
-def stages_of(config: Config) -> int:
-    """Return how many processes compute in a trial at once."""
-    parallel = config.parallel
-    if parallel.runtime == "inprocess":
-        return 1
-    asked = len(parallel.partition) if parallel.partition else parallel.stages
-    return (os.cpu_count() or 1) if asked == "auto" else int(asked)
-
-
 def _scheduler(trials: Sequence[Trial], ended: Sequence[Outcome]) -> ASHAScheduler:
     """Return the scheduler, which has seen what the ended trials had reached."""
     train = trials[0].config.train
@@ -97,8 +87,7 @@ def _scheduler(trials: Sequence[Trial], ended: Sequence[Outcome]) -> ASHASchedul
 
 def _job(trial: Trial, gpus: bool) -> Job:
     parallel = replace(trial.config.parallel, device=device_to_ask_for(trial.config, gpus))
-    config, path = to_dict(replace(trial.config, parallel=parallel)), import_path.stage_path()
-    return Job(trial.folder.resolve(), trial.record.resolve(), config, os.getcwd(), path, trial.metric)
+    return job_of(trial, replace(trial.config, parallel=parallel))
 
 
 def device_to_ask_for(config: Config, gpus: bool) -> str:
@@ -128,20 +117,17 @@ class _Watch(TrialProgressCallback):
         """Tell what a trial has reached."""
         mine = self._trials[trial.config["trial"]]
         if mine.metric in result:
-            epochs = mine.config.train.epochs
-            said = in_words(mine.metric, result[mine.metric])
-            self._tell(f"{mine.name}  epoch {result['epoch']}/{epochs}  {said}")
+            self._tell(progress(mine, result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a trial that ended neither by itself nor by a failure: the scheduler has stopped it."""
         mine = self._trials[trial.config["trial"]]
-        found = outcome_of(mine)
-        if found.state == "open":
+        if outcome_of(mine).state == "open":
             record(mine.record, "stopped", final=True)
-        self._tell(f"{mine.name}  {outcome_of(mine).state}{f': {found.message}' if found.message else ''}")
+        self._tell(end(mine))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a trial whose worker was lost."""
         mine = self._trials[trial.config["trial"]]
         record(mine.record, "failed", "its worker was lost; the same call resumes it", final=False)
-        self._tell(f"{mine.name}  failed: its worker was lost")
+        self._tell(end(mine))

@@ -15,7 +15,8 @@ from dtp_dist.storage.files import write_file
 from dtp_dist.text.measures import measured_in
 from dtp_dist.text.numbers import short
 from dtp_dist.text.printable import printable
-from dtp_dist.tune.trials import ERROR, LOSS, Outcome, as_config, best_of
+from dtp_dist.trials.trial import ERROR, LOSS, Outcome
+from dtp_dist.tune.plan import as_config, best_of
 
 TRIALS, BEST = "trials.csv", "best.yaml"
 
@@ -35,7 +36,7 @@ def trial_table(outcomes: Sequence[Outcome]) -> Table:
     keys = list(outcomes[0].trial.values) if outcomes else []
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     metric = outcomes[0].trial.metric if outcomes else ERROR
-    what = "%" if metric == ERROR else "loss"
+    what = "%" if metric.endswith(ERROR) else "loss"
     for name in ("trial", "state", "epoch", f"valid {what}", f"test {what}"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("trial", "state") else "right")
     for key in keys:
@@ -70,7 +71,7 @@ def write_trials(folder: Path, outcomes: Sequence[Outcome]) -> None:
     keys = list(outcomes[0].trial.values) if outcomes else []
     known = measured_in(each.run.measured() for each in outcomes)
     measured = ["train_loss", *(f"{split}_{name}" for split, name in known)]
-    if outcomes and outcomes[0].trial.metric == LOSS:
+    if outcomes and outcomes[0].trial.metric.endswith(LOSS):
         measured += ["valid_loss", "test_loss"]
     rows.writerow(["trial", "state", "epoch", *measured, *keys, "message"])
     for each in outcomes:

@@ -26,8 +26,8 @@ from dtp_dist.profiling.resolve import resolve
 from dtp_dist.runtime.stage.faults import VARIABLE, faults_from_environment
 from dtp_dist.storage.files import unwritable, write_file
 from dtp_dist.storage.lock import locked
+from dtp_dist.tune.plan import open_search, plan_trials
 from dtp_dist.tune.space import read_space
-from dtp_dist.tune.trials import open_search, plan_trials
 from runs import EVERY_KIND, small, small_config, write_config
 
 Raw = dict[str, Any]

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from dtp_dist.charts.axis import Axis, axis_of
+from dtp_dist.charts.curve import Curve
 from dtp_dist.charts.palette import PALETTE
-from dtp_dist.charts.svg import LEFT, POINTS, RIGHT, WIDTH, Curve, line_chart, thin
+from dtp_dist.charts.svg import LEFT, POINTS, RIGHT, WIDTH, line_chart, thin
 from dtp_dist.charts.svg import timeline as draw_timeline
 from dtp_dist.report import read_run
 from dtp_dist.report.page import page

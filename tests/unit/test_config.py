@@ -597,7 +597,7 @@ def keys_of(section: Any, prefix: str) -> set[str]:
 
 def test_explain_lists_every_field_of_the_schema_with_a_sentence():
     rows = {key: (kind, default, doc) for key, kind, default, doc in explain()}
-    due = {"name", "seed", "code_dir", "run_dir"}
+    due = {"name", "compare", "seed", "code_dir", "run_dir"}
     due |= keys_of(ModelConfig, "model") | keys_of(OptimizerConfig, "optimizer")
     for section in ("train", "data", "parallel", "monitor"):
         due |= keys_of(get_type_hints(Config)[section], section)

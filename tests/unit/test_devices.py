@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,7 @@ from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.ray import cluster, runtime
 from dtp_dist.runtime.ray.runtime import RayRuntime, actor_name
 from dtp_dist.tune import ray_tune
-from runs import small, small_config, write_config
+from runs import Absent, small, small_config, write_config
 
 CPUS = {"CPU": 3.0, "memory": 1e9}
 GPUS = {"CPU": 4.0, "GPU": 2.0}
@@ -190,12 +189,6 @@ def test_a_search_trains_on_the_gpus_that_it_reserves():
     assert ray_tune.device_to_ask_for(small_config("parallel.device=cpu"), gpus=True) == "cpu"
 
 
-class NoRay(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] == "ray":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
 @pytest.fixture
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ray and whatever imports it be as if they had never been imported, and not be there."""
@@ -205,7 +198,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delitem(sys.modules, name)
     for package, name in ((dtp_dist.runtime.ray, "cluster"), (dtp_dist.tune, "ray_tune")):
         monkeypatch.delattr(package, name, raising=False)
-    monkeypatch.setattr(sys, "meta_path", [NoRay(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [Absent("ray"), *sys.meta_path])
 
 
 @pytest.mark.usefixtures("_no_ray")

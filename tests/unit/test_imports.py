@@ -147,8 +147,9 @@ def test_the_report_needs_no_torch(path):
     assert imported_parts(path) <= {"charts", "errors", "schedule", "storage", "text"}
 
 
-def test_nothing_but_the_command_line_knows_the_search():
-    assert {part_of(module_of(path)) for path in FILES if "tune" in imported_parts(path)} <= {"cli"}
+@pytest.mark.parametrize("part", ["tune", "compare"])
+def test_nothing_but_the_command_line_knows_the_search_or_the_comparison(part):
+    assert {part_of(module_of(path)) for path in FILES if part in imported_parts(path)} <= {"cli"}
 
 
 def test_nothing_but_main_imports_the_command_line():

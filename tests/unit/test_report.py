@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from dtp_dist.report import read_run
+from dtp_dist.report.groups import labels
 from dtp_dist.report.listing import facts, run_table
-from dtp_dist.report.page import labels, page
+from dtp_dist.report.page import page
 from dtp_dist.report.read import QUIET_SECONDS, Run
 from dtp_dist.report.write import write_report
 from dtp_dist.schedule import Activity, Span

@@ -11,10 +11,11 @@ import pytest
 
 from dtp_dist import load_config
 from dtp_dist.errors import ConfigError, DataError
+from dtp_dist.trials.trial import Trial, outcome_of, record
+from dtp_dist.trials.worker import Job, run_trial
+from dtp_dist.tune.plan import open_search, plan_trials
 from dtp_dist.tune.space import as_overrides, read_space
 from dtp_dist.tune.summary import ranked, trial_table, write_best, write_trials
-from dtp_dist.tune.trials import Trial, open_search, outcome_of, plan_trials, record
-from dtp_dist.tune.worker import Job, run_trial
 from run_folders import FINISHED, MEASURED, STARTED, at, write_run
 from runs import small, write_config
 
@@ -238,7 +239,7 @@ def test_a_trial_that_could_not_run_is_tried_again(trial, monkeypatch, error):
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("dtp_dist.tune.worker.train", fail)
+    monkeypatch.setattr("dtp_dist.trials.worker.train", fail)
     run_trial(job_of(trial), lambda values: None)
     found = outcome_of(trial)
     assert (found.state, found.final) == ("failed", False)

@@ -22,7 +22,7 @@ from dtp_dist.runtime.stage.handshake import LocalSetup, Place, StageSetup
 from dtp_dist.runtime.status_board import StatusBoard, new_board
 from dtp_dist.system import remains
 from dtp_dist.system.interruption import held
-from dtp_dist.system.process import signal_with_parent
+from dtp_dist.system.process import ending, signal_with_parent
 from dtp_dist.system.short_paths import link_folder
 from dtp_dist.transport.table import chosen_transport
 
@@ -30,15 +30,8 @@ END_GRACE = 3.0
 KILL_GRACE = 10.0
 """Seconds that the system may take to end the killed processes, all together."""
 
-START = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("dtp_dist", sys.argv[2])
-sys.modules["dtp_dist"] = package = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(package)
-from dtp_dist.runtime.local import process
-process.main()
-"""
-"""What a stage's process runs: this very package, wherever it lies, before its path is the driver's."""
+START = import_path.program_of("dtp_dist.runtime.local", "process")
+"""What a stage's process runs."""
 
 
 class LocalRuntime(ProcessRuntime):
@@ -142,9 +135,6 @@ class LocalRuntime(ProcessRuntime):
 
     def _how_ended(self, stage: int) -> str:
         try:
-            code = self._processes[stage].wait(END_GRACE)
+            return ending(self._processes[stage].wait(END_GRACE))
         except subprocess.TimeoutExpired:
             return "its control connection closed"
-        if code < 0:
-            return f"its process was killed by {signal.Signals(-code).name}"
-        return f"its process ended with exit code {code}"

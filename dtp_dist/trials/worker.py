@@ -21,7 +21,7 @@ from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_files import CONFIG
 from dtp_dist.system.paths import absolute
 from dtp_dist.training.trainer import resume, train
-from dtp_dist.tune.trials import record
+from dtp_dist.trials.trial import Trial, record
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -34,9 +34,10 @@ class Job:
         folder: its run directory.
         record: the file for how it ended, if not well.
         config: its configuration as plain data.
-        place: working directory of the search, which relative paths start from.
+        place: working directory of whoever trains them, which relative paths start from.
         path: where modules are imported from.
         metric: what trials are compared by.
+        past: whether one that is resumed reports what it had reached before, too.
     """
 
     folder: Path
@@ -45,14 +46,21 @@ class Job:
     place: str
     path: list[str]
     metric: str
+    past: bool = True
+
+
+def job_of(trial: Trial, config: Config | None = None) -> Job:
+    """Return the job of a trial in this process's place, with another configuration if one is given."""
+    raw, path = to_dict(config or trial.config), import_path.stage_path()
+    return Job(trial.folder.resolve(), trial.record.resolve(), raw, os.getcwd(), path, trial.metric)
 
 
 class Halted(KeyboardInterrupt):
-    """The scheduler stops the trial; the run ends as one that was interrupted."""
+    """The trial is to stop before its end; the run ends as one that was interrupted."""
 
 
 class Reporter(Monitor):
-    """Reports every value of the metric; Tune answers a report by SystemExit where the trial is to stop."""
+    """Reports every value of the metric; a report that raises SystemExit stops the trial."""
 
     def __init__(self, report: Report, metric: str) -> None:
         self._report, self._metric = report, metric
@@ -72,14 +80,14 @@ def report_values(report: Report, metric: str, epoch: int, values: Mapping[str, 
         try:
             report({metric: values[metric], "epoch": epoch})
         except SystemExit:
-            raise Halted("stopped by the search's scheduler") from None
+            raise Halted("stopped before its end") from None
 
 
 def run_trial(job: Job, report: Report) -> None:
     """Take a trial to its end; a failure is recorded in one line, and no error leaves this function.
 
     Raises:
-        SystemExit: the scheduler has stopped it, as Tune expects.
+        SystemExit: a report did, as Tune's does where its scheduler stops a trial.
     """
     os.chdir(job.place)
     import_path.take(job.path)
@@ -95,7 +103,7 @@ def run_trial(job: Job, report: Report) -> None:
 
 
 def is_own(folder: Path, config: Config) -> bool:
-    """Return whether a trial's folder says of code, and of what is handed to it, what the search says."""
+    """Return whether a trial's folder says of code, and what is handed to it, what its configuration says."""
     told, due = (_code_of(each) for each in (read_source(folder / CONFIG, trusted=False), to_dict(config)))
     return told == due
 
@@ -122,7 +130,7 @@ def _go(job: Job, report: Report) -> None:
         shutil.rmtree(job.folder, ignore_errors=True)
         result = train(config, watch=watch).result
     else:
-        for line in read_run(job.folder, trace=False).lines:
+        for line in read_run(job.folder, trace=False).lines if job.past else ():
             if line["step"] <= manifest.step:
                 report_values(report, job.metric, line["epoch"], line)
         result = resume(job.folder, allow_code=is_own(job.folder, config), watch=watch).result

@@ -1,0 +1,134 @@
+"""What a comparison reached, rule by rule and seed by seed: on the screen, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from rich.table import Table
+from rich.text import Text
+
+from dtp_dist.compare.result import Comparison
+from dtp_dist.config import to_dict
+from dtp_dist.report.groups import Spread, spread
+from dtp_dist.report.read import Run
+from dtp_dist.report.settings import NONE, learning_rate
+from dtp_dist.report.tables import seconds_of
+from dtp_dist.text.measures import MEASURES
+from dtp_dist.text.numbers import ranges, short, whole
+from dtp_dist.text.printable import printable
+from dtp_dist.trials.trial import Outcome
+
+MARKDOWN, CSV = "table.md", "table.csv"
+NOT_YET = "not yet"
+
+Rows = list[list[str]]
+"""Lines of a table, its head first."""
+
+
+def by_rule(found: Comparison) -> Rows:
+    """Return a line a rule, means with deviations; then its difference from the configuration's own rule."""
+    measured = {f"{split}_{name}": MEASURES[name] for split, name in found.measured}
+    heads = [f"{split} {MEASURES[name].titled}" for split, name in found.measured]
+    forms = {key: measure.bare for key, measure in measured.items()} | {"train_loss": short}
+    rows = [["rule", "learning rate", "runs", *heads, "train loss", "seconds"]]
+    for rule in found.rules:
+        done, every = found.done(rule), found.of(rule)
+        rate = learning_rate(to_dict(every[0].trial.config)) or NONE
+        figures = [_written(done.last(key), form) for key, form in forms.items()]
+        seconds = _written(done.of(seconds_of), whole)
+        rows.append([rule, rate, f"{len(done.runs)} of {len(every)}", *figures, seconds])
+    for rule in found.rules[1:]:
+        pairs = found.pairs(rule)
+        if pairs:
+            figures = [_written(_difference(pairs, key), form) for key, form in forms.items()]
+            rows.append([f"{found.rules[0]} minus {rule}", "", f"{len(pairs)} pairs", *figures, ""])
+    return rows
+
+
+def _written(figure: Spread | None, form: Callable[[float], str]) -> str:
+    return NONE if figure is None else figure.written(form)
+
+
+def _difference(pairs: Sequence[tuple[Run, Run]], key: str) -> Spread | None:
+    both = [(mine.last(key), other.last(key)) for mine, other in pairs]
+    return spread([mine - other for mine, other in both if mine is not None and other is not None])
+
+
+def by_seed(found: Comparison) -> Rows:
+    """Return a line a seed, with what each rule reached; in words where it is not done."""
+    whats = [f"{split} {MEASURES[name].titled}" for split, name in found.measured]
+    heads = [f"{rule}: {what}" for rule in found.rules for what in whats]
+    rows = [["seed", *heads]]
+    outcomes = {(each.trial.values["rule"], each.trial.values["seed"]): each for each in found.outcomes}
+    for seed in found.seeds:
+        cells = (_reached(outcomes[rule, seed], found.measured) for rule in found.rules)
+        rows.append([str(seed), *(cell for each in cells for cell in each)])
+    return rows
+
+
+def _reached(outcome: Outcome, measured: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for split, name in measured:
+        value = outcome.run.last(f"{split}_{name}")
+        if outcome.state == "done":
+            yield NONE if value is None else MEASURES[name].bare(value)
+        else:
+            yield NOT_YET if outcome.state == "open" else outcome.state
+
+
+def on_screen(rows: Rows) -> Table:
+    """Return a table for a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for number, head in enumerate(rows[0]):
+        lines = head.replace(": ", ":\n") if ": " in head else head.replace(" ", "\n", 1)
+        table.add_column(
+            printable(lines, keep="\n"), justify="right" if number else "left", no_wrap=number > 0
+        )
+    for row in rows[1:]:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def as_markdown(found: Comparison, name: str) -> str:
+    """Return the whole as a page of Markdown."""
+    failed = [f"- {each.trial.name}: {each.message}" for each in found.outcomes if each.message]
+    seeds = ranges(sorted(found.seeds))
+    parts = [
+        f"# {name}: {', '.join(found.rules)}",
+        f"Mean ± standard deviation (of a sample) of the runs that are done, seeds {seeds}, each at its end. "
+        "Seconds are those of runs that may have shared the machine.",
+        _lines(by_rule(found)),
+        _lines(by_seed(found)),
+        *(["Failed:\n\n" + "\n".join(failed)] if failed else []),
+    ]
+    return printable("\n\n".join(parts) + "\n", keep="\n")
+
+
+def _lines(rows: Rows) -> str:
+    written = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([written[0], "|---" * len(rows[0]) + "|", *written[1:]])
+
+
+def as_csv(found: Comparison) -> bytes:
+    """Return a row a run, and after those of a rule their ``mean`` and ``deviation`` in place of a seed."""
+    figures = ["train_loss", *(f"{split}_{name}" for split, name in found.measured)]
+    figures += ["seconds", "samples_per_second"]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["rule", "seed", "state", "epoch", "step", *figures, "weights_sha256", "message"])
+    for rule in found.rules:
+        for each in found.of(rule):
+            run, seed = each.run, each.trial.values["seed"]
+            at = [rule, seed, each.state, run.place("epoch"), run.place("step")]
+            weights = run.result.get("weights_sha256")
+            rows.writerow([*at, *(_value(run, name) for name in figures), weights, each.message])
+        spreads = [found.done(rule).of(partial(_value, name=name)) for name in figures]
+        for name in ("mean", "deviation"):
+            rows.writerow([rule, name, "", "", "", *(getattr(each, name, None) for each in spreads), "", ""])
+    return text.getvalue().encode()
+
+
+def _value(run: Run, name: str) -> float | None:
+    return seconds_of(run) if name == "seconds" else run.last(name)
