@@ -87,9 +87,7 @@ def survey(
     for split, path in _files(place.root).items():
         file = TableFile(path, delimiter)
         goals = _columns(file, "y", y)
-        features = (
-            [name for name in file.columns if name not in goals] if x is None else _columns(file, "x", x)
-        )
+        features = _features(file, goals, x)
         if not features:
             raise DataError(f"{path}: has no column but the targets; a feature is needed")
         _check_like(file, features, found)
@@ -101,6 +99,27 @@ def survey(
     if kinds.classes is None:
         kinds = targets_of(train.y, where, kind=targets, names=names)
     return found, Known(kinds, _fingerprint(found))
+
+
+def feature_names(
+    root: Path, y: str | Sequence[str], x: str | Sequence[str] | None, delimiter: str | None
+) -> list[str]:
+    """Return the names of a table's features, in their order; arguments are as in ``survey``.
+
+    Where ``x`` does not say them, they are read from the table.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if x is not None:
+        return [x] if isinstance(x, str) else list(x)
+    file = TableFile(_files(root)["train"], delimiter)
+    return _features(file, _columns(file, "y", y), None)
+
+
+def _features(file: TableFile, goals: list[str], x: str | Sequence[str] | None) -> list[str]:
+    """Return the features that ``x`` names, or all columns but the targets."""
+    return [name for name in file.columns if name not in goals] if x is None else _columns(file, "x", x)
 
 
 def _check_options(x: object, delimiter: object) -> None:
