@@ -1,6 +1,6 @@
 """The application with all its commands: importing a module of them registers what it has."""
 
-from dtp_dist.cli import planning, predicting, reading, report, running, tune
+from dtp_dist.cli import planning, predicting, reading, report, running, starting, tune
 from dtp_dist.cli.app import PROGRAM, app
 
-__all__ = ["PROGRAM", "app", "planning", "predicting", "reading", "report", "running", "tune"]
+__all__ = ["PROGRAM", "app", "planning", "predicting", "reading", "report", "running", "starting", "tune"]

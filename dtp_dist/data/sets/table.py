@@ -84,7 +84,7 @@ def survey(
     check_target_options(targets, classes)
     _check_options(x, delimiter)
     found: dict[str, Split] = {}
-    for split, path in _files(place.root).items():
+    for split, path in files_of(place.root).items():
         file = TableFile(path, delimiter)
         goals = _columns(file, "y", y)
         features = _features(file, goals, x)
@@ -113,7 +113,7 @@ def feature_names(
     """
     if x is not None:
         return [x] if isinstance(x, str) else list(x)
-    file = TableFile(_files(root)["train"], delimiter)
+    file = TableFile(files_of(root)["train"], delimiter)
     return _features(file, _columns(file, "y", y), None)
 
 
@@ -129,7 +129,7 @@ def _check_options(x: object, delimiter: object) -> None:
         raise ConfigError(f"data.options.x: {x!r} names no column; write null for all but y")
 
 
-def _files(root: Path) -> dict[str, Path]:
+def files_of(root: Path) -> dict[str, Path]:
     """Return the file of each split."""
     if root.is_file():
         return {"train": root}
