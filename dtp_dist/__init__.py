@@ -1,4 +1,12 @@
-"""dtp_dist: distributed, layer-parallel training by Difference Target Propagation."""
+"""dtp_dist: distributed, layer-parallel training by Difference Target Propagation.
+
+``train(load_config("digits_dtp"))`` trains what a configuration says and returns its result and the network.
+``resume`` continues a run, ``evaluate`` measures its newest weights, ``predict`` applies them to new
+examples, ``export`` writes them for plain torch. Whatever goes wrong for a user is a ``DtpDistError`` of one
+line.
+
+Everything is imported when it is first used: ``import dtp_dist`` itself loads no torch.
+"""
 
 TYPE_CHECKING = False  # of typing, which a file of that name in the working directory could hide here
 
@@ -6,19 +14,54 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dtp_dist.config import Config, load_config
-    from dtp_dist.training.trainer import Trained, resume, train
+    from dtp_dist.errors import ConfigError, DataError, DtpDistError
+    from dtp_dist.monitor.base import Line, Monitor
+    from dtp_dist.prediction.predict import Prediction, predict
+    from dtp_dist.storage.export_file import export
+    from dtp_dist.training.trainer import Trained, evaluate, resume, train
 
-__all__ = ["Config", "Trained", "load_config", "resume", "train"]
+    __version__: str
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "DtpDistError",
+    "Line",
+    "Monitor",
+    "Prediction",
+    "Trained",
+    "evaluate",
+    "export",
+    "load_config",
+    "predict",
+    "resume",
+    "train",
+]
+
+_PLACES = {
+    "dtp_dist.config": ("Config", "load_config"),
+    "dtp_dist.errors": ("ConfigError", "DataError", "DtpDistError"),
+    "dtp_dist.monitor.base": ("Line", "Monitor"),
+    "dtp_dist.prediction.predict": ("Prediction", "predict"),
+    "dtp_dist.storage.export_file": ("export",),
+    "dtp_dist.training.trainer": ("Trained", "evaluate", "resume", "train"),
+}
+"""Where each of the public names comes from."""
 
 
 def __getattr__(name: str) -> "Any":
     """Import on first use: a stage's process starts to answer before it has imported torch."""
-    if name in ("Config", "load_config"):
-        from dtp_dist import config
+    from importlib import import_module
 
-        return getattr(config, name)
-    if name in ("Trained", "resume", "train"):
-        from dtp_dist.training import trainer
-
-        return getattr(trainer, name)
+    if name == "__version__":
+        return import_module("dtp_dist.version").VERSION
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names too, which are not there before they are used."""
+    return sorted({*globals(), *__all__, "__version__"})

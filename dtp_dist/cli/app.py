@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from dtp_dist.cli import completion
 from dtp_dist.text.printable import printable
+from dtp_dist.version import VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-ORDER = ("train", "resume", "eval", "export", "plan", "compare", "tune", "runs", "report", "config")
+PROGRAM = "dtp-dist"
+ORDER = (
+    *("init", "train", "resume", "eval", "predict", "export", "plan", "compare", "tune"),
+    *("runs", "report", "config"),
+)
 """As ``--help`` lists the commands."""
 
 
@@ -26,17 +33,29 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Train deep networks by Difference Target Propagation, layer-parallel.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="Configuration file (YAML).", metavar="CONFIG.yaml")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Dotted overrides, e.g. train.epochs=3.", metavar="[key=value ...]")
+ConfigPath = Annotated[
+    Path,
+    typer.Argument(
+        help="Configuration file (YAML), or the name of one of the package's (config --list).",
+        metavar="CONFIG",
+        autocompletion=completion.configs,
+    ),
 ]
-RunDir = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Dotted overrides, e.g. train.epochs=3.",
+        metavar="[key=value ...]",
+        autocompletion=completion.keys,
+    ),
+]
+RunDir = Annotated[
+    Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR", autocompletion=completion.runs)
+]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Import the user modules that the file names.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -58,3 +77,18 @@ def set_debug(debug: bool) -> None:
     """Show tracebacks from now on, in this process and in those it starts."""
     if debug:
         os.environ["DTP_DIST_DEBUG"] = "1"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"{PROGRAM} {VERSION}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train deep networks by Difference Target Propagation, layer-parallel."""

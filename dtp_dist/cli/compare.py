@@ -11,6 +11,7 @@ from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, say, screen, set
 from dtp_dist.errors import ConfigError, DtpDistError
 from dtp_dist.storage.lock import locked
 from dtp_dist.system.garbage import importing
+from dtp_dist.system.named import named_file
 from dtp_dist.system.output import make_optional
 from dtp_dist.text.shell import typed
 
@@ -47,10 +48,8 @@ def compare(
         from dtp_dist.trials.pool import train_all
         from dtp_dist.trials.trial import outcome_of
 
-    folder, twins = (
-        target or Path("runs") / f"{config.stem}-compare",
-        list(dict.fromkeys(rules or ["backprop"])),
-    )
+    config, twins = named_file(config), list(dict.fromkeys(rules or ["backprop"]))
+    folder = target or Path("runs") / f"{config.stem}-compare"
     planned = plan_comparison(config, overrides or [], twins, seeds_in(seeds), folder)
     draw = _draw()
     open_comparison(folder, config, overrides or [], twins)

@@ -33,9 +33,9 @@ def main() -> NoReturn:
 def _outcome() -> tuple[int, str]:
     """Run the command and return the exit code and what to say of it."""
     try:
-        from dtp_dist.cli.commands import app
+        from dtp_dist.cli.commands import PROGRAM, app
 
-        return app(standalone_mode=False) or 0, ""
+        return app(standalone_mode=False, prog_name=PROGRAM) or 0, ""
     except DtpDistError as error:
         return error.exit_code, _error(f"{error}")
     except OSError as error:

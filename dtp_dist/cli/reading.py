@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dtp_dist.cli.app import AllowCode, Debug, Overrides, RunDir, app, say, screen, set_debug
+from dtp_dist.cli.completion import configs
 from dtp_dist.errors import ConfigError
 from dtp_dist.system.garbage import importing
 from dtp_dist.text.measures import in_words
@@ -49,8 +50,18 @@ def export(
 
 @app.command("config")
 def show_config(
-    config: Annotated[Path | None, typer.Argument(help="Configuration file.", metavar="CONFIG.yaml")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Configuration file, or the name of one of the package's.",
+            metavar="[CONFIG]",
+            autocompletion=configs,
+        ),
+    ] = None,
     overrides: Overrides = None,
+    as_list: Annotated[
+        bool, typer.Option("--list", help="List the package's configurations instead.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Explain every key instead.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="With --explain: as Markdown.")] = False,
     allow_code: AllowCode = False,
@@ -58,11 +69,14 @@ def show_config(
 ) -> None:
     """Check a configuration and print it resolved."""
     set_debug(debug)
+    if as_list:
+        _list()
+        return
     if explain or markdown:
         _explain(markdown=markdown)
         return
     if config is None:
-        raise ConfigError("CONFIG.yaml: is missing; name a configuration file, or write --explain")
+        raise ConfigError("CONFIG: is missing; name a configuration file, or write --explain or --list")
     with importing():
         from dtp_dist.compare.twin import check_entries
         from dtp_dist.config import parse_config, read_config, to_yaml
@@ -76,6 +90,17 @@ def show_config(
     check_data(settings)
     check_weights(settings)
     sys.stdout.write(to_yaml(resolve(settings)))
+
+
+def _list() -> None:
+    """Print the package's configurations by name, and where they are, to be copied."""
+    from dtp_dist.system.named import CONFIGS, described
+
+    found = list(described())
+    width = max(len(name) for name, _ in found)
+    for name, text in found:
+        say(f"{name.ljust(width)}  {text}")
+    say(f"train one by its name, or a copy of your own; they are in {CONFIGS.resolve()}")
 
 
 def _explain(*, markdown: bool) -> None:

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from dtp_dist.cli.app import ConfigPath, Debug, Overrides, app, say, screen, set_debug
+from dtp_dist.cli.completion import spaces
 from dtp_dist.errors import ConfigError, DtpDistError
 from dtp_dist.storage.lock import locked
 from dtp_dist.system.garbage import importing
+from dtp_dist.system.named import SPACES, named_file
 from dtp_dist.system.output import make_optional
 from dtp_dist.text.shell import typed
 
@@ -19,7 +21,13 @@ from dtp_dist.text.shell import typed
 @app.command()
 def tune(
     config: ConfigPath,
-    space: Annotated[Path, typer.Option(help="The space: keys with distributions (YAML).")],
+    space: Annotated[
+        Path,
+        typer.Option(
+            help="The space: keys with distributions (YAML), or the name of one of the package's.",
+            autocompletion=spaces,
+        ),
+    ],
     trials: Annotated[int, typer.Option(help="How many trials in all.", min=1)],
     overrides: Overrides = None,
     target: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME-tune by default.")] = None,
@@ -39,6 +47,7 @@ def tune(
         from dtp_dist.tune.space import read_space
         from dtp_dist.tune.summary import BEST, ranked, trial_table, write_best, write_trials
 
+    config, space = named_file(config), named_file(space, SPACES)
     folder = target or Path("runs") / f"{config.stem}-tune"
     planned = plan_trials(config, overrides or [], read_space(space), trials, seed, folder)
     run_trials = _run_trials() if any(not outcome_of(trial).final for trial in planned) else None

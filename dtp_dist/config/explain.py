@@ -99,7 +99,7 @@ with a name in brackets are variants: `rule[dtp]` holds the keys of `rule` where
 `model.defaults` holds keys that all layers share unless they say otherwise, and `repeat: N` writes a layer
 N times: both are written out when the configuration is read. A layer may have an `optimizer` of its own. A
 number that changes over time (a learning rate, `sigma`) is a plain number or a section with a `schedule`,
-such as `{schedule: cosine, start: 0.1, end: 0.0, length: 90, unit: epoch}`. `dtp-dist config CONFIG.yaml`
+such as `{schedule: cosine, start: 0.1, end: 0.0, length: 90, unit: epoch}`. `dtp-dist config CONFIG`
 prints a file as it will run.
 
 Layers are counted from 1, with `repeat` written out, in every message, in overrides and in references:

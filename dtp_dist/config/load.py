@@ -21,6 +21,7 @@ from dtp_dist.config.schema import Config
 from dtp_dist.config.source import code_in, read_source
 from dtp_dist.errors import ConfigError
 from dtp_dist.import_path import admit
+from dtp_dist.system.named import named_file
 from dtp_dist.system.paths import expanded
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -30,6 +31,7 @@ _SECTIONS = ("model", "rule", "optimizer", "train", "data", "parallel", "monitor
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Return the configuration in a YAML file or a mapping, with dotted overrides (``train.epochs=3``).
 
+    ``source`` may be the name of one that comes with the package (``digits_dtp``).
     It is trusted: its references are resolved, and functions that it names are imported and called.
 
     Raises:
@@ -89,8 +91,9 @@ def _written(source: str | Path | Mapping[str, Any], overrides: Sequence[str], *
     if isinstance(source, Mapping):
         raw: Raw = plain(source)
     else:
-        raw = read_source(Path(source), trusted=trusted)
-        raw.setdefault("name", Path(source).stem)
+        path = named_file(source)
+        raw = read_source(path, trusted=trusted)
+        raw.setdefault("name", path.stem)
     for text in [overrides] if isinstance(overrides, str) else overrides:
         lay_over(raw, text)
     return from_zero(raw)

@@ -14,9 +14,13 @@ from dtp_dist.algorithm.build import weights_generator
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.state import load_module
 from dtp_dist.config import Config, shapes_of
+from dtp_dist.config.batches import load_batches
 from dtp_dist.data import Examples
 from dtp_dist.errors import StorageError
-from dtp_dist.storage.checkpoint import read_layers
+from dtp_dist.storage.checkpoint import newest_checkpoint, read_layers
+from dtp_dist.storage.data_file import normalized_like
+from dtp_dist.storage.manifest import Manifest
+from dtp_dist.storage.origin import origin_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,24 @@ def load_network(config: Config, checkpoint: Path, images: Examples | None = Non
         StorageError: a file is missing, damaged or of another network.
     """
     return network_of(load_parts(config, checkpoint, images))
+
+
+def newest_parts(run_dir: Path, config: Config) -> tuple[Manifest, list[Part]]:
+    """Return the newest checkpoint's manifest, and the parts of its network, as ``load_network`` makes them.
+
+    Where a run with ``data.normalize=standardize`` is not at its end, the data set is read again for mean and
+    deviation.
+
+    Raises:
+        StorageError: there is no whole checkpoint.
+        DataError: the data set is needed and missing.
+    """
+    folder, manifest = newest_checkpoint(run_dir, origin_of(config))
+    seen = None
+    if config.data.normalize != "none":
+        seen = normalized_like(run_dir)
+        seen = load_batches(config)["train"].examples if seen is None else seen
+    return manifest, load_parts(config, folder, seen)
 
 
 def network_of(parts: list[Part]) -> nn.Sequential:

@@ -14,39 +14,36 @@ from dtp_dist.algorithm import plain
 from dtp_dist.algorithm.layers import all_layers
 from dtp_dist.algorithm.transmission import SAMPLE
 from dtp_dist.config import Config, shapes_of
-from dtp_dist.config.batches import load_batches
 from dtp_dist.data import GIVEN
 from dtp_dist.errors import ConfigError, StorageError
-from dtp_dist.storage.checkpoint import newest_checkpoint
-from dtp_dist.storage.data_file import normalized_like
-from dtp_dist.storage.export import Part, load_parts, network_of, state_dict_of
+from dtp_dist.storage.export import Part, network_of, newest_parts, state_dict_of
 from dtp_dist.storage.files import write_file
-from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import open_run_dir
 
 OWN = ("arrays", "table", GIVEN)
 """Data whose values are whatever a user stored."""
 
 
-def export(run_dir: Path, target: Path, *, allow_code: bool = False) -> list[str]:
-    """Write the forward network of a run's newest weights, and return the lines that load it.
+def export(run_dir: str | Path, target: str | Path, *, allow_code: bool = False) -> list[str]:
+    """Write the forward network of a run's newest weights, and return the lines of Python that load it.
 
     They need torch and safetensors alone, and a user's own module where a layer comes from one. Where a run
     with ``data.normalize`` is not at its end, the data set is read again for mean and deviation.
+
+    Args:
+        run_dir: the folder of a run.
+        target: a file to write, ``NAME.safetensors``.
+        allow_code: import the user modules that the run names.
 
     Raises:
         ConfigError: ``target`` is no name for a new safetensors file, or the run names code.
         StorageError: there is no whole checkpoint, it can't be exported, or ``target`` can't be written.
         DataError: the data set is needed and missing.
     """
+    run_dir, target = Path(run_dir), Path(target)
     config = open_run_dir(run_dir, allow_code=allow_code)
     _check_target(target)
-    folder, manifest = newest_checkpoint(run_dir, origin_of(config))
-    seen = None
-    if config.data.normalize != "none":
-        seen = normalized_like(run_dir)
-        seen = load_batches(config)["train"].examples if seen is None else seen
-    parts = load_parts(config, folder, seen)
+    manifest, parts = newest_parts(run_dir, config)
     _refuse_unnamed_state(config, parts)
     data = safetensors.torch.save(dict(state_dict_of(network_of(parts))))
     write_file(target, data)

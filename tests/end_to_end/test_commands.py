@@ -315,7 +315,7 @@ def test_config_explain_lists_every_key(tmp_path):
         (("nonsense",), 2, "nonsense"),
         (("train", "missing.yaml"), 2, "missing.yaml"),
         (("train", "small.yaml", "--nonsense"), 2, "--nonsense"),
-        (("config",), 2, "CONFIG.yaml"),
+        (("config",), 2, "CONFIG: is missing"),
     ],
 )
 def test_exit_codes_of_calls(tmp_path, arguments, code, words):

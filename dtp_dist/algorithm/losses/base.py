@@ -50,6 +50,10 @@ class Loss(ABC):
     def outputs(self, predicted: Tensor) -> Tensor:
         """Return outputs that predict ``predicted``: ``[B, K]``."""
 
+    def shown(self, predicted: Tensor) -> Tensor:
+        """Return ``predicted`` as people read it: a probability or a number for each output, ``[B, K]``."""
+        return predicted
+
     def allowed(self, labels: Tensor) -> Tensor:
         """Return which numbers may be labels: bool, of labels' shape."""
         return torch.isfinite(labels)

@@ -39,5 +39,9 @@ class BinaryCrossEntropy(Loss):
         logarithms = predicted.clamp_min(torch.finfo(predicted.dtype).tiny).log()
         return logarithms[0] - logarithms[1]
 
+    def shown(self, predicted: Tensor) -> Tensor:
+        """The probability that each label is present."""
+        return predicted[0]
+
     def allowed(self, labels: Tensor) -> Tensor:
         return (labels >= 0) & (labels <= 1)

@@ -62,10 +62,18 @@ def look_of(
     Raises:
         DataError: that can't be read.
     """
-    with _opened(path, f"{path}, index 0") as image:
-        found = colour or _colour(image, f"{path}, index 0")
-        height_width = size or (image.height, image.width)
-    return Look(found, height_width, colour is not None, size is not None, crop, name)
+    found, height_width = colour_and_size(path, f"{path}, index 0", colour)
+    return Look(colour or found, size or height_width, colour is not None, size is not None, crop, name)
+
+
+def colour_and_size(path: Path, where: str, colour: str | None = None) -> tuple[str, tuple[int, int]]:
+    """Return what colours an image has, one of CHANNELS, unless it is given, and (H, W), by its header.
+
+    Raises:
+        DataError: it can't be read; names ``where`` it is.
+    """
+    with _opened(path, where) as image:
+        return colour or _colour(image, where), (image.height, image.width)
 
 
 class Images(Read):

@@ -90,7 +90,7 @@ def survey(
     if unit is not None and not (type(unit) in (int, float) and unit > 0):
         raise ConfigError(f"data.options.unit: {unit!r} is not allowed; it must be a number above 0")
     layout = LAYOUT.format(x=x, y=y)
-    arrays = _arrays(place.root, layout)
+    arrays = arrays_at(place.root, layout)
     names = _names(arrays, x, y)
     if "train" not in names:
         has = ", ".join(arrays) or "no array"
@@ -105,7 +105,7 @@ def survey(
     return found, Known(kinds, _fingerprint(found), unit, notes)
 
 
-def _arrays(root: Path, layout: str) -> dict[str, Array]:
+def arrays_at(root: Path, layout: str) -> dict[str, Array]:
     """Return all arrays by their names; x in ``train.npz`` is called ``x_train``."""
     try:
         files = sorted(root.iterdir()) if root.is_dir() else [root]

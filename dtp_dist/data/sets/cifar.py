@@ -128,23 +128,24 @@ def _source(kind: Kind) -> Source:
     )
 
 
-CIFAR10 = _source(
-    Kind(
+KINDS = {
+    "cifar10": Kind(
         "CIFAR10",
         10,
         "cifar-10-batches-py",
         (tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",)),
         "batches.meta",
         ("labels", "label_names"),
-    )
-)
-CIFAR100 = _source(
-    Kind(
+    ),
+    "cifar100": Kind(
         "CIFAR100",
         100,
         "cifar-100-python",
         (("train",), ("test",)),
         "meta",
         ("fine_labels", "fine_label_names"),
-    )
-)
+    ),
+}
+"""By the names of the data sets."""
+
+CIFAR10, CIFAR100 = map(_source, KINDS.values())

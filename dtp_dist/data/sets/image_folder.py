@@ -80,7 +80,7 @@ def _survey(place: Place, color: object, size: object, fit: object) -> tuple[dic
     if fit not in FITS:
         raise ConfigError(f"data.options.fit: {fit!r} is not allowed; it must be one of {', '.join(FITS)}")
     height_width = _size(size)
-    listings, names, notes = _listed(place.root)
+    listings, names, notes = listed(place.root)
     train = listings["train"]
     first = train.folder / train.names[0]
     look = look_of(
@@ -105,7 +105,7 @@ def _size(size: object) -> tuple[int, int] | None:
     return pixels[0], pixels[1]
 
 
-def _listed(root: Path) -> tuple[dict[str, Listing], tuple[str, ...], tuple[str, ...]]:
+def listed(root: Path) -> tuple[dict[str, Listing], tuple[str, ...], tuple[str, ...]]:
     """Return the images of each split, the names of the classes, and what was left out, in words."""
     folders = _split_folders(root)
     left_out: list[Path] = []
@@ -155,7 +155,7 @@ def _listing(folder: Path, there: Sequence[str], names: Sequence[str], left_out:
     """Return the images of the classes that are ``there`` in a split, labelled as in all ``names``."""
     listing = Listing(folder, [], [], [])
     for name in there:
-        images = sorted(_images(folder / name, name, left_out, frozenset()))
+        images = sorted(images_in(folder / name, name, left_out))
         if not images:
             raise DataError(f"{folder / name}: holds no image ({' '.join(SUFFIXES)}); fill it or remove it")
         listing.names.extend(path for path, _ in images)
@@ -164,10 +164,20 @@ def _listing(folder: Path, there: Sequence[str], names: Sequence[str], left_out:
     return listing
 
 
-def _images(
-    folder: Path, within: str, left_out: list[Path], above: frozenset[tuple[int, int]]
+def images_in(
+    folder: Path, within: str, left_out: list[Path], above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[tuple[str, int]]:
-    """Yield name and bytes of each image in a folder and those below it, whatever the order."""
+    """Yield name and bytes of each image in a folder and those below it, whatever the order.
+
+    Args:
+        folder: to look in; hidden files are skipped.
+        within: what the names begin with.
+        left_out: takes the files that are no images.
+        above: folders on the way to this one, by device and inode.
+
+    Raises:
+        DataError: a folder or a file can't be read, or a file is empty.
+    """
     told = folder.stat()
     place = (told.st_dev, told.st_ino)
     if place in above:  # a link that leads back
@@ -175,7 +185,7 @@ def _images(
     for entry in _entries(folder):
         name = f"{within}/{entry.name}"
         if entry.is_dir():
-            yield from _images(folder / entry.name, name, left_out, above | {place})
+            yield from images_in(folder / entry.name, name, left_out, above | {place})
         elif not entry.name.lower().endswith(SUFFIXES):
             left_out.append(folder / entry.name)
         else:

@@ -84,12 +84,10 @@ def survey(
     check_target_options(targets, classes)
     _check_options(x, delimiter)
     found: dict[str, Split] = {}
-    for split, path in _files(place.root).items():
+    for split, path in files_of(place.root).items():
         file = TableFile(path, delimiter)
         goals = _columns(file, "y", y)
-        features = (
-            [name for name in file.columns if name not in goals] if x is None else _columns(file, "x", x)
-        )
+        features = _features(file, goals, x)
         if not features:
             raise DataError(f"{path}: has no column but the targets; a feature is needed")
         _check_like(file, features, found)
@@ -103,6 +101,27 @@ def survey(
     return found, Known(kinds, _fingerprint(found))
 
 
+def feature_names(
+    root: Path, y: str | Sequence[str], x: str | Sequence[str] | None, delimiter: str | None
+) -> list[str]:
+    """Return the names of a table's features, in their order; arguments are as in ``survey``.
+
+    Where ``x`` does not say them, they are read from the table.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if x is not None:
+        return [x] if isinstance(x, str) else list(x)
+    file = TableFile(files_of(root)["train"], delimiter)
+    return _features(file, _columns(file, "y", y), None)
+
+
+def _features(file: TableFile, goals: list[str], x: str | Sequence[str] | None) -> list[str]:
+    """Return the features that ``x`` names, or all columns but the targets."""
+    return [name for name in file.columns if name not in goals] if x is None else _columns(file, "x", x)
+
+
 def _check_options(x: object, delimiter: object) -> None:
     if delimiter is not None and not (isinstance(delimiter, str) and len(delimiter) == 1):
         raise ConfigError(f"data.options.delimiter: {delimiter!r} is not allowed; it must be one character")
@@ -110,7 +129,7 @@ def _check_options(x: object, delimiter: object) -> None:
         raise ConfigError(f"data.options.x: {x!r} names no column; write null for all but y")
 
 
-def _files(root: Path) -> dict[str, Path]:
+def files_of(root: Path) -> dict[str, Path]:
     """Return the file of each split."""
     if root.is_file():
         return {"train": root}
