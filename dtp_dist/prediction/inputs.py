@@ -136,8 +136,8 @@ def batches(part: Part, unit: float | None, shape: Sequence[int]) -> Iterator[Te
     examples = Examples(part.rows, torch.zeros(count, dtype=torch.int64), unit)
     some = max(1, BATCH_BYTES // (4 * prod(shape)))
     for start in range(0, count, some):
-        seen, _ = examples.pick(torch.arange(start, min(start + some, count)))
-        yield seen.view(-1, *shape)
+        stored = part.rows.select(torch.arange(start, min(start + some, count)))
+        yield examples.seen(stored).view(-1, *shape)
 
 
 def _pictures(images: list[tuple[str, Path]], expected: Expected) -> Part:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dtp_dist import DtpDistError, Prediction, load_config, predict, train
 from dtp_dist.config.batches import load_batches
-from own_data import CLASSES, pixels, write_folder, write_image
+from own_data import CLASSES, picked, pixels, write_folder, write_image
 from runs import run_cli, small, the_line
 
 SHAPE = (6, 5, 3)
@@ -118,7 +118,7 @@ def test_several_labels_have_their_probabilities(tmp_path):
         tmp_path / "run", [4], 3, "binary_cross_entropy", name="arrays", root=str(tmp_path / "a.npz")
     )
     test = load_batches(load_config(run / "config.yaml"))["test"].examples
-    x, labels = test.pick(torch.arange(len(test)))
+    x, labels = picked(test, torch.arange(len(test)))
     found = predict(run, x)
     present = np.array([[name in each.labels for name in each.values] for each in found])
     distance = (present != labels.numpy().astype(bool)).mean()
