@@ -25,7 +25,7 @@ def evaluate(
     """Print what a run's newest weights reach: error, or what else its labels are measured by."""
     set_debug(debug)
     with importing():
-        from dtp_dist.training.trainer import evaluate as measure
+        from dtp_dist.training.evaluate import evaluate as measure
 
     means, step = measure(run_dir, split, allow_code=allow_code)
     found = in_words({f"{split}_{name}": value for name, value in means.items()}, split, brief=False)

@@ -19,7 +19,7 @@ from dtp_dist.errors import ConfigError, StorageError
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.storage.checkpoint import LayerFile, complete_checkpoint, read_layers, write_layer
 from dtp_dist.storage.export import state_dict_of
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from runs import PATIENCE, error_of, newest, read_metrics, read_result, small, small_config, write_config
 
 
