@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dtp_dist.cli.app import AllowCode, Debug, Overrides, RunDir, app, say, screen, set_debug
+from dtp_dist.cli.app import AllowCode, Best, Debug, Overrides, RunDir, app, say, screen, set_debug
 from dtp_dist.errors import ConfigError
 from dtp_dist.system.garbage import importing
 from dtp_dist.text.measures import in_words
@@ -19,15 +19,16 @@ from dtp_dist.text.numbers import short
 def evaluate(
     run_dir: RunDir,
     split: Annotated[str, typer.Option(help="test, valid or train.")] = "test",
+    best: Best = False,
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a run's newest weights reach: error, or what else its labels are measured by."""
+    """Print what a run's newest or best weights reach: error, or what else its labels are measured by."""
     set_debug(debug)
     with importing():
         from dtp_dist.training.evaluate import evaluate as measure
 
-    means, step = measure(run_dir, split, allow_code=allow_code)
+    means, step = measure(run_dir, split, allow_code=allow_code, best=best)
     found = in_words({f"{split}_{name}": value for name, value in means.items()}, split, brief=False)
     say(", ".join([*found, f"loss {short(means['loss'])}", f"step {step}"]))
 
@@ -36,6 +37,7 @@ def evaluate(
 def export(
     run_dir: RunDir,
     target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT.safetensors")],
+    best: Best = False,
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
@@ -44,7 +46,7 @@ def export(
     with importing():
         from dtp_dist.storage.export_file import export as write
 
-    sys.stdout.write("\n".join(write(run_dir, target, allow_code=allow_code)) + "\n")
+    sys.stdout.write("\n".join(write(run_dir, target, allow_code=allow_code, best=best)) + "\n")
 
 
 @app.command("config")

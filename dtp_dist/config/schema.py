@@ -101,12 +101,22 @@ class TrainConfig(Options):
         None, doc="minibatches between two checkpoints (the pipeline drains); null for each epoch"
     )
     keep_checkpoints: Count = option(2, doc="how many of the newest checkpoints are kept")
+    keep_best: bool = option(
+        False,
+        doc="keep the checkpoint with the lowest validation error as well (of labels that are numbers, the "
+        "lowest mean absolute error or Hamming distance); eval and export take it with --best",
+    )
     evaluate_every: Whole = option(1, doc="epochs between two evaluations; 0 for the end alone")
     evaluate_passes: Count = option(1, doc="sampled passes whose output probabilities an evaluation averages")
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = option(
         "float32",
         doc="type of the arithmetic; weights and optimizers stay float32",
     )
+
+    def __post_init__(self) -> None:
+        if self.keep_best and not self.evaluate_every:
+            text = "compares evaluations, but with train.evaluate_every=0 there is one alone, at the end"
+            raise RangeError("keep_best", f"{text}; write train.evaluate_every=1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from dtp_dist.config import Config, shapes_of
 from dtp_dist.config.batches import load_batches
 from dtp_dist.data import GIVEN
 from dtp_dist.errors import ConfigError, StorageError
-from dtp_dist.storage.checkpoint import newest_checkpoint
+from dtp_dist.storage.checkpoint import best_checkpoint, newest_checkpoint
 from dtp_dist.storage.data_file import normalized_like
 from dtp_dist.storage.export import Part, load_parts, network_of, state_dict_of
 from dtp_dist.storage.files import write_file
@@ -28,8 +28,8 @@ OWN = ("arrays", "table", GIVEN)
 """Data whose values are whatever a user stored."""
 
 
-def export(run_dir: Path, target: Path, *, allow_code: bool = False) -> list[str]:
-    """Write the forward network of a run's newest weights, and return the lines that load it.
+def export(run_dir: Path, target: Path, *, allow_code: bool = False, best: bool = False) -> list[str]:
+    """Write the forward network of a run's newest or best weights, and return the lines that load it.
 
     They need torch and safetensors alone, and a user's own module where a layer comes from one. Where a run
     with ``data.normalize=standardize`` is not at its end, the data set is read again for mean and deviation.
@@ -41,7 +41,7 @@ def export(run_dir: Path, target: Path, *, allow_code: bool = False) -> list[str
     """
     config = open_run_dir(run_dir, allow_code=allow_code)
     _check_target(target)
-    folder, manifest = newest_checkpoint(run_dir, origin_of(config))
+    folder, manifest = (best_checkpoint if best else newest_checkpoint)(run_dir, origin_of(config))
     seen = None
     if config.data.normalize != "none":
         seen = normalized_like(run_dir)

@@ -47,8 +47,17 @@ class FileEntry(_Whole):
 
 
 @dataclass(frozen=True)
+class Mark(_Whole):
+    """What an evaluation in ``epoch`` (0-based), after ``step`` minibatches, came to."""
+
+    step: Count
+    epoch: Count
+    value: Finite
+
+
+@dataclass(frozen=True)
 class TotalsState(_Whole):
-    """A driver's own sums (losses of the epoch, bytes, seconds) as plain data."""
+    """A driver's own sums (losses of the epoch, bytes, seconds) and its best evaluation as plain data."""
 
     bytes_sent: Count
     examples: Count
@@ -57,6 +66,7 @@ class TotalsState(_Whole):
     errors: dict[str, Finite]
     this_epoch: Sums
     before: Sums
+    best: Mark | None = None
 
 
 @dataclass(frozen=True)

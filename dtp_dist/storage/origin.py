@@ -25,6 +25,7 @@ FREE = (
     "data.eval_batch_size",
     "train.epochs",
     "train.max_steps",
+    "train.keep_best",
     "train.keep_checkpoints",
     "train.evaluate_every",
     "train.evaluate_passes",

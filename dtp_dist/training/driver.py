@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp_dist.algorithm.state import weights_sha256
 from dtp_dist.config import Config
 from dtp_dist.config.batches import Data
 from dtp_dist.data import Examples
@@ -23,23 +22,22 @@ from dtp_dist.storage.checkpoint import (
     FileEntry,
     Manifest,
     complete_checkpoint,
+    has_checkpoint,
     new_checkpoint,
     newest_checkpoint,
-    read_layers,
 )
 from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import TRACE, advice_at_end
 from dtp_dist.storage.starting_weights import given_weights
 from dtp_dist.system.interruption import asked, check
+from dtp_dist.training.best import judge
 from dtp_dist.training.doubts import doubts
 from dtp_dist.training.parts import Part, evaluation, parts
+from dtp_dist.training.result import result_of
 from dtp_dist.training.totals import Totals
 
 if TYPE_CHECKING:
     from dtp_dist.monitor.tensorboard.pictures import Pictures
-
-ALWAYS = ("train_loss", "train_error", "valid_error", "test_error")
-"""What ``result.json`` has of the outputs in any case, null where it was not measured."""
 
 MENDABLE = (StageLostError, LinkError, StartError)
 """What a restart can mend; a NaN or a bug would come back, and so would a start that has never come off."""
@@ -184,6 +182,9 @@ class Driver:
     def _go_back_to(self, folder: Path, manifest: Manifest) -> None:
         self.checkpoint = folder
         self.totals = Totals.from_state(manifest.totals, manifest.step, manifest.epoch)
+        best = self.totals.best
+        if best is not None and not has_checkpoint(self.run_dir, best.step):  # train.keep_best was false
+            self.totals.best = None
 
     def _tell_end(self, error: BaseException) -> None:
         """Tell that the run ended early, what is left of it, what is lost and what to type.
@@ -215,12 +216,13 @@ class Driver:
         if self._pictures is not None:
             self._pictures.drained(runtime, totals.step, totals.epoch)
         values = self._evaluate(runtime) if part.evaluate and not self._virtual else {}
+        best = bool(values) and judge(self.config.train, totals)
         if part.ends_epoch or part.evaluate:
             self.monitors.values(totals.step, totals.epoch + 1, {**totals.epoch_values(), **values})
         if part.ends_epoch:
             totals.end_epoch()
-        if part.checkpoint and not self._virtual:
-            self._save(runtime, part)
+        if (part.checkpoint or best) and not self._virtual:
+            self._save(runtime, part, best=best)
 
     def _evaluate(self, runtime: Runtime) -> dict[str, float]:
         """Return the losses and metrics of the validation and the test split."""
@@ -236,7 +238,7 @@ class Driver:
         self.totals.evaluated = values
         return values
 
-    def _save(self, runtime: Runtime, part: Part) -> None:
+    def _save(self, runtime: Runtime, part: Part, *, best: bool) -> None:
         """Begin a checkpoint; it is one when all its files are whole, while training goes on."""
         runtime.flush()
         kept = _Kept(self.totals.step)
@@ -252,49 +254,28 @@ class Driver:
         )
 
         def done(files: list[FileEntry]) -> None:
-            whole, keep = replace(manifest, files=tuple(files)), self.config.train.keep_checkpoints
-            runtime.aside(str(folder), lambda: complete_checkpoint(folder, whole, keep), told)
+            whole, train = replace(manifest, files=tuple(files)), self.config.train
+            complete = partial(
+                complete_checkpoint, folder, whole, train.keep_checkpoints, keep_best=train.keep_best
+            )
+            runtime.aside(str(folder), complete, told)
 
         def told(_: None) -> None:
             self.checkpoint, self._kept = folder, kept
-            path = str(folder.relative_to(self.run_dir))
-            self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", path=path)
+            details = {"path": str(folder.relative_to(self.run_dir)), **({"best": True} if best else {})}
+            self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", **details)
             if self._pictures is not None:
                 self._pictures.saved(runtime, folder, manifest)
 
         runtime.save(folder, done)
 
     def _result(self, runtime: Runtime) -> dict[str, Any]:
-        """Return the content of ``result.json``; a virtual run has no losses, metrics and weights.
-
-        Errors are there in any run, null where labels are no classes; all else is there where it is measured.
-        """
-        totals, layout = self.totals, runtime.layout
-        trained = {f"train_{name}": value for name, value in totals.last_epoch().items()}
-        return {
-            "name": self.config.name,
-            "steps": totals.step,
-            "virtual": self._virtual,
-            **dict.fromkeys(ALWAYS),
-            **trained,
-            **totals.evaluated,
-            "seconds": self.monitors.seconds,
-            "samples_per_second": totals.samples_per_second,
-            "stages": layout.stages,
-            "in_flight": layout.in_flight,
-            "partition": list(layout.partition),
-            "runtime": self.config.parallel.runtime,
-            "stage_busy": totals.busy_shares(),
-            "messages_bytes": totals.bytes_sent,
-            "restarts": self._generation,
-            "weights_sha256": self._weights_sha256(),
-            "seed": self.config.seed,
-            "run_dir": str(self.run_dir),
-        }
-
-    def _weights_sha256(self) -> str | None:
-        """Return the hash of the last checkpoint's weights, None in a virtual run, which has none."""
-        if self._virtual:
-            return None
-        assert self.checkpoint is not None
-        return weights_sha256(read_layers(self.checkpoint, len(self.config.model.options)))
+        return result_of(
+            self.config,
+            self.totals,
+            runtime.layout,
+            self.checkpoint,
+            seconds=self.monitors.seconds,
+            restarts=self._generation,
+            run_dir=self.run_dir,
+        )

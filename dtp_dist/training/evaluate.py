@@ -10,7 +10,7 @@ from dtp_dist.data import Given
 from dtp_dist.errors import ConfigError
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.runtime.registry import start_runtime
-from dtp_dist.storage.checkpoint import newest_checkpoint
+from dtp_dist.storage.checkpoint import best_checkpoint, newest_checkpoint
 from dtp_dist.storage.data_file import check_same
 from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import open_run_dir
@@ -18,15 +18,22 @@ from dtp_dist.training.parts import evaluation
 
 
 def evaluate(
-    run_dir: str | Path, split: str, *, data: Given | None = None, allow_code: bool = False
+    run_dir: str | Path,
+    split: str,
+    *,
+    data: Given | None = None,
+    allow_code: bool = False,
+    best: bool = False,
 ) -> tuple[dict[str, float], int]:
-    """Return ``loss`` and the metrics of a run's newest weights (docs/losses.md), and their step.
+    """Return ``loss`` and the metrics of a run's newest or best weights (docs/losses.md), and their step.
 
-    They are computed as the run itself does, in this process; ``data`` are as in ``train``.
+    They are computed as the run itself does, in this process; ``data`` are as in ``train``. ``best``: those of
+    the checkpoint that ``train.keep_best`` keeps.
 
     Raises:
         ConfigError: there is no such split.
         DataError: the data have other classes than those that the run began with.
+        StorageError: there is no such checkpoint.
         DtpDistError: as ``resume``.
     """
     run_dir = Path(run_dir)
@@ -34,7 +41,7 @@ def evaluate(
     if config.parallel.device == "cuda":  # maybe the cluster's alone
         config = replace(config, parallel=replace(config.parallel, device="auto"))
     config = resolve(config)
-    folder, manifest = newest_checkpoint(run_dir, origin_of(config))
+    folder, manifest = (best_checkpoint if best else newest_checkpoint)(run_dir, origin_of(config))
     found = ensured(config, data)
     batches = found.batches
     check_same(run_dir, found.splits, config.data.root, whole=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.runtime.segment import SegmentResult
-from dtp_dist.storage.manifest import TotalsState
+from dtp_dist.storage.manifest import Mark, TotalsState
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Totals:
         epoch: 0-based.
         seconds: of the training segments alone; ``examples`` and ``busy`` (per stage, seconds) likewise.
         evaluated: the newest evaluation's losses and metrics, named as ``valid_error``.
+        best: the best evaluation, where the best checkpoint is kept.
     """
 
     step: int = 0
@@ -29,6 +30,7 @@ class Totals:
     evaluated: dict[str, float] = field(default_factory=dict)
     this_epoch: Meter = field(default_factory=Meter)
     before: Meter = field(default_factory=Meter)
+    best: Mark | None = None
 
     def count(self, result: SegmentResult, *, learns: bool) -> None:
         """Count a training segment; ``learns``: whether its examples and losses count (not in I alone)."""
@@ -76,6 +78,7 @@ class Totals:
             errors=dict(self.evaluated),
             this_epoch=self.this_epoch.state(),
             before=self.before.state(),
+            best=self.best,
         )
 
     @classmethod
@@ -91,6 +94,7 @@ class Totals:
             evaluated={_in_full(name): value for name, value in state.errors.items()},
             this_epoch=Meter.from_state(state.this_epoch),
             before=Meter.from_state(state.before),
+            best=state.best,
         )
 
 
