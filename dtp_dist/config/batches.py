@@ -118,10 +118,13 @@ def _batches(config: Config, splits: Splits) -> dict[str, Batches]:
 
 def _check_validation(config: Config, found: Mapping[str, Batches]) -> None:
     """Check that there are validation examples where a run is judged by them."""
-    if config.train.keep_best and "valid" not in found:
+    train = config.train
+    judged = {"keep_best": train.keep_best, "patience": train.patience is not None}
+    key = next((name for name, on in judged.items() if on), None)
+    if key is not None and "valid" not in found:
         count = max(1, len(found["train"].examples) // 10)
         text = f"is by validation, and {config.data.name} has no validation split here"
-        raise ConfigError(f"train.keep_best: {text}; write data.valid_examples={count}")
+        raise ConfigError(f"train.{key}: {text}; write data.valid_examples={count}")
 
 
 def check_labels(config: Config, splits: Splits) -> None:

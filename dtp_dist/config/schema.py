@@ -106,6 +106,14 @@ class TrainConfig(Options):
         doc="keep the checkpoint with the lowest validation error as well (of labels that are numbers, the "
         "lowest mean absolute error or Hamming distance); eval and export take it with --best",
     )
+    patience: Count | None = option(
+        None,
+        doc="epochs without a lower validation error (compared as for keep_best) after which training ends; "
+        "null to train them all",
+    )
+    min_delta: NonNegative = option(
+        0.0, doc="how much lower, in its own unit (percent), an error must be to count for patience"
+    )
     evaluate_every: Whole = option(1, doc="epochs between two evaluations; 0 for the end alone")
     evaluate_passes: Count = option(1, doc="sampled passes whose output probabilities an evaluation averages")
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = option(
@@ -114,9 +122,12 @@ class TrainConfig(Options):
     )
 
     def __post_init__(self) -> None:
-        if self.keep_best and not self.evaluate_every:
-            text = "compares evaluations, but with train.evaluate_every=0 there is one alone, at the end"
-            raise RangeError("keep_best", f"{text}; write train.evaluate_every=1")
+        for key, on in (("keep_best", self.keep_best), ("patience", self.patience is not None)):
+            if on and not self.evaluate_every:
+                text = "compares evaluations, but with train.evaluate_every=0 there is one alone, at the end"
+                raise RangeError(key, f"{text}; write train.evaluate_every=1")
+        if self.min_delta and self.patience is None:
+            raise RangeError("min_delta", "belongs to train.patience; write that as well, e.g. 10")
 
 
 @dataclass(frozen=True, kw_only=True)

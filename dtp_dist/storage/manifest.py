@@ -67,6 +67,8 @@ class TotalsState(_Whole):
     this_epoch: Sums
     before: Sums
     best: Mark | None = None
+    improved: Mark | None = None
+    waited: Count = 0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ FREE = (
     "train.max_steps",
     "train.keep_best",
     "train.keep_checkpoints",
+    "train.min_delta",
+    "train.patience",
     "train.evaluate_every",
     "train.evaluate_passes",
     "train.checkpoint_every",

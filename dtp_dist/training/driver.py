@@ -30,7 +30,7 @@ from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import TRACE, advice_at_end
 from dtp_dist.storage.starting_weights import given_weights
 from dtp_dist.system.interruption import asked, check
-from dtp_dist.training.best import judge
+from dtp_dist.training.best import judge, out_of_patience, why_ended
 from dtp_dist.training.doubts import doubts
 from dtp_dist.training.parts import Part, evaluation, parts
 from dtp_dist.training.result import result_of
@@ -98,6 +98,7 @@ class Driver:
         self._data, self._fresh = data, fresh
         self._generation, self._virtual = 0, config.parallel.virtual
         self._kept = _Kept()
+        self._stopped_early = False
         assert config.parallel.partition is not None
         self._stages = len(config.parallel.partition)
         any_units = config.build_loss().grows_with_labels
@@ -141,12 +142,19 @@ class Driver:
             if self._pictures is not None:
                 self._pictures.begin(runtime, self.totals.step)
             for part in parts(self.config, self._counts["train"], self.totals.step):
+                if out_of_patience(self.config.train, self.totals):
+                    self._stop(why_ended(self.config.train, self.totals))
+                    break
                 self._run_part(runtime, part)
             runtime.flush()
             self._trace(runtime)
             if self.config.data.normalize != "none":
                 self.normalized = runtime.examples("train", 1)
             return self._result(runtime)
+
+    def _stop(self, why: str) -> None:
+        self._stopped_early = True
+        self._event("stopped early", message=why)
 
     def _validate_schedules(self) -> None:
         """Check all that is left to run, before anybody waits for it: it takes seconds for many stages."""
@@ -221,7 +229,8 @@ class Driver:
             self.monitors.values(totals.step, totals.epoch + 1, {**totals.epoch_values(), **values})
         if part.ends_epoch:
             totals.end_epoch()
-        if (part.checkpoint or best) and not self._virtual:
+        ends = out_of_patience(self.config.train, totals)
+        if (part.checkpoint or best or ends) and not self._virtual:
             self._save(runtime, part, best=best)
 
     def _evaluate(self, runtime: Runtime) -> dict[str, float]:
@@ -276,6 +285,7 @@ class Driver:
             runtime.layout,
             self.checkpoint,
             seconds=self.monitors.seconds,
+            stopped_early=self._stopped_early,
             restarts=self._generation,
             run_dir=self.run_dir,
         )

@@ -27,7 +27,7 @@ def evaluate(
 ) -> tuple[dict[str, float], int]:
     """Return ``loss`` and the metrics of a run's newest or best weights (docs/losses.md), and their step.
 
-    They are computed as the run itself does, in this process; ``data`` are as in ``train``. ``best``: those of
+    They are computed as the run itself does, in this process; ``data`` are as in ``train``. ``best``: of
     the checkpoint that ``train.keep_best`` keeps.
 
     Raises:

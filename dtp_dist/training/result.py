@@ -22,6 +22,7 @@ def result_of(
     layout: Layout,
     checkpoint: Path | None,
     *,
+    stopped_early: bool,
     seconds: float,
     restarts: int,
     run_dir: Path,
@@ -35,6 +36,7 @@ def result_of(
         totals: of the whole run.
         layout: of its stages.
         checkpoint: its last one, None in a virtual run.
+        stopped_early: whether training ended before the epochs asked for.
         seconds: since this process began the run.
         restarts: how often it lost a stage.
         run_dir: its folder.
@@ -43,6 +45,7 @@ def result_of(
     return {
         "name": config.name,
         "steps": totals.step,
+        "stopped_early": stopped_early,
         "virtual": config.parallel.virtual,
         **dict.fromkeys(ALWAYS),
         **trained,

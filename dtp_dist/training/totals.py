@@ -19,6 +19,8 @@ class Totals:
         seconds: of the training segments alone; ``examples`` and ``busy`` (per stage, seconds) likewise.
         evaluated: the newest evaluation's losses and metrics, named as ``valid_error``.
         best: the best evaluation, where the best checkpoint is kept.
+        improved: the last one that was better than those before it by enough (``train.min_delta``), and
+        waited: the epochs from it to the newest, where ``train.patience`` counts them.
     """
 
     step: int = 0
@@ -31,6 +33,8 @@ class Totals:
     this_epoch: Meter = field(default_factory=Meter)
     before: Meter = field(default_factory=Meter)
     best: Mark | None = None
+    improved: Mark | None = None
+    waited: int = 0
 
     def count(self, result: SegmentResult, *, learns: bool) -> None:
         """Count a training segment; ``learns``: whether its examples and losses count (not in I alone)."""
@@ -79,6 +83,8 @@ class Totals:
             this_epoch=self.this_epoch.state(),
             before=self.before.state(),
             best=self.best,
+            improved=self.improved,
+            waited=self.waited,
         )
 
     @classmethod
@@ -95,6 +101,8 @@ class Totals:
             this_epoch=Meter.from_state(state.this_epoch),
             before=Meter.from_state(state.before),
             best=state.best,
+            improved=state.improved,
+            waited=state.waited,
         )
 
 

@@ -35,6 +35,7 @@ from dtp_dist.storage.run_dir import (
 )
 from dtp_dist.storage.starting_weights import check_weights, starting_checkpoint
 from dtp_dist.system.interruption import held
+from dtp_dist.training.best import out_of_patience
 from dtp_dist.training.driver import Driver
 from dtp_dist.training.given import Modules, bound, placed, with_given
 from dtp_dist.training.listeners import metrics_of, pictures, tensorboard
@@ -120,12 +121,10 @@ def resume(
         start = start or starting_checkpoint(config, run_dir)
         found = ensured(config, data)
         check_same(run_dir, found.splits, config.data.root)
-        per_epoch = found.batches["train"].count
-        steps = total_steps(config, per_epoch)
-        done = start[1].step if start else 0
-        if done >= steps and (run_dir / RESULT).exists():
-            more = resume_command(run_dir, *_more(config, per_epoch, done))
-            raise ConfigError(f"{run_dir}: is trained to its end, step {done}; train for longer: {more}")
+        more = _more(config, found.batches["train"].count, start[1]) if start else []
+        if start and more and (run_dir / RESULT).exists():
+            text = f"is trained to its end, step {start[1].step}; train for longer"
+            raise ConfigError(f"{run_dir}: {text}: {resume_command(run_dir, *more)}")
         write_text(run_dir / CONFIG, to_yaml(written))
         name = start[0].name if start else None
         details = {"overrides": list(overrides), "checkpoint": name, "notes": [*passed_over, *notes]}
@@ -149,13 +148,15 @@ def _where_to_go_on(
         raise StorageError(f"{error}; {text}") from None
 
 
-def _more(config: Config, per_epoch: int, done: int) -> list[str]:
-    """Return the overrides that let a finished run go on."""
-    train, more = config.train, []
+def _more(config: Config, per_epoch: int, reached: Manifest) -> list[str]:
+    """Return the overrides that let a finished run go on, none where it has not come to its end."""
+    train, done, more = config.train, reached.step, []
     if train.max_steps is not None and train.max_steps <= done:
         more.append("train.max_steps=null")
     if train.epochs * per_epoch <= done:
         more.append(f"train.epochs={done // per_epoch + 1}")
+    if out_of_patience(train, reached.totals):
+        more += ["train.patience=null", *(["train.min_delta=0"] if train.min_delta else [])]
     return more
 
 
@@ -189,7 +190,7 @@ def _drive(
         write_facts(run_dir, data.splits, driver.normalized)
         write_result(run_dir, result)
         monitors.event(
-            result["steps"], config.train.epochs, "finished", weights_sha256=result["weights_sha256"]
+            result["steps"], driver.totals.epoch + 1, "finished", weights_sha256=result["weights_sha256"]
         )
         kept = driver.checkpoint
         return Trained(result, None if kept is None else load_network(config, kept, driver.normalized))

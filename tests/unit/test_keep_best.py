@@ -129,15 +129,16 @@ def test_switched_on_by_resume_it_begins_there(tmp_path):
     train(config_for(tmp_path / "run", "train.epochs=3"))
     with pytest.raises(StorageError, match=r"no best checkpoint was kept; train with train.keep_best=true"):
         evaluate(tmp_path / "run", "valid", best=True)
-    result = resume(tmp_path / "run", ["train.epochs=6", BEST]).result
-    assert result["best_step"] == 120, "it gets worse from there"
-    off = resume(tmp_path / "run", ["train.epochs=7", "train.keep_best=false"]).result
+    result = resume(tmp_path / "run", ["train.epochs=7", BEST]).result
+    assert result["best_step"] == 180, "90 was better, and is gone"
+    assert checkpoints(tmp_path / "run") == [180, 210]
+    off = resume(tmp_path / "run", ["train.epochs=8", "train.keep_best=false"]).result
     assert "best_step" not in off
-    assert checkpoints(tmp_path / "run") == [210]
+    assert checkpoints(tmp_path / "run") == [240]
     with pytest.raises(StorageError, match="no best checkpoint was kept"):
         evaluate(tmp_path / "run", "valid", best=True)
-    on = resume(tmp_path / "run", ["train.epochs=8", BEST]).result
-    assert on["best_step"] == 240, "what was best before is gone"
+    on = resume(tmp_path / "run", ["train.epochs=9", BEST]).result
+    assert on["best_step"] == 270, "what was best before is gone"
 
 
 def test_a_damaged_best_checkpoint_is_named(kept, tmp_path):
