@@ -6,9 +6,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dtp_dist.config import Config, load_config
+    from dtp_dist.monitor.base import Epoch, Line, Monitor, Start
     from dtp_dist.training.trainer import Trained, resume, train
 
-__all__ = ["Config", "Trained", "load_config", "resume", "train"]
+__all__ = ["Config", "Epoch", "Line", "Monitor", "Start", "Trained", "load_config", "resume", "train"]
 
 
 def __getattr__(name: str) -> "Any":
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> "Any":
         from dtp_dist import config
 
         return getattr(config, name)
+    if name in ("Epoch", "Line", "Monitor", "Start"):
+        from dtp_dist.monitor import base
+
+        return getattr(base, name)
     if name in ("Trained", "resume", "train"):
         from dtp_dist.training import trainer
 

@@ -69,6 +69,8 @@ class TotalsState(_Whole):
     best: Mark | None = None
     improved: Mark | None = None
     waited: Count = 0
+    epoch_examples: Count = 0
+    epoch_seconds: Amount = 0.0
 
 
 @dataclass(frozen=True)

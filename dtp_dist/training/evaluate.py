@@ -1,7 +1,8 @@
-"""What a run's weights reach on a split of its data, computed as the run itself does."""
+"""What a run's weights reach on the splits of its data, in the run itself and afterwards."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from dtp_dist.config.batches import ensured
 from dtp_dist.data import Given
 from dtp_dist.errors import ConfigError
 from dtp_dist.profiling.resolve import resolve
+from dtp_dist.runtime.base import Runtime
 from dtp_dist.runtime.registry import start_runtime
 from dtp_dist.storage.checkpoint import best_checkpoint, newest_checkpoint
 from dtp_dist.storage.data_file import check_same
@@ -56,3 +58,24 @@ def evaluate(
         return runtime.run(segment).means, manifest.step
     finally:
         runtime.close()
+
+
+def evaluate_splits(
+    runtime: Runtime, counts: Mapping[str, int], epoch: int, passes: int
+) -> tuple[dict[str, float], int]:
+    """Return the losses and metrics of validation and test, named as ``valid_error``, and the bytes sent.
+
+    Args:
+        runtime: its stages have the weights.
+        counts: minibatches of each split that there is.
+        epoch: 0-based.
+        passes: as ``train.evaluate_passes``.
+    """
+    values: dict[str, float] = {}
+    sent = 0
+    for split in ("valid", "test"):
+        if split in counts:
+            result = runtime.run(evaluation(split, epoch, counts[split], passes))
+            sent += result.bytes_sent
+            values |= {f"{split}_{name}": value for name, value in result.means.items()}
+    return values, sent

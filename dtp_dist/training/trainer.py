@@ -14,7 +14,7 @@ from dtp_dist.config.batches import Data, ensured
 from dtp_dist.config.load import checked
 from dtp_dist.data import Given
 from dtp_dist.errors import ConfigError, StorageError
-from dtp_dist.monitor import MetricsLog, Monitor, Monitors
+from dtp_dist.monitor import Guest, MetricsLog, Monitor, Monitors, Start, guests
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.runtime.devices import settled
 from dtp_dist.storage.checkpoint import Manifest, newest_checkpoint, no_checkpoint_yet
@@ -56,6 +56,7 @@ def train(
     *,
     modules: Modules | None = None,
     data: Given | None = None,
+    monitors: Sequence[Monitor] = (),
     watch: Sequence[MakeMonitor] = (),
 ) -> Trained:
     """Train as the configuration says and leave everything in its run directory.
@@ -66,11 +67,14 @@ def train(
         data: in place of ``data.name``, with ``parallel.runtime=inprocess``: a mapping with ``train`` and,
             optionally, ``valid`` and ``test``, each a map-style data set of (x, y) or a pair of tensors or
             NumPy arrays, and ``classes``, their names or number.
-        watch: makers of further monitors; each is called with (steps, epochs) of the run.
+        monitors: callbacks that are told what happens (docs/callbacks.md).
+        watch: makers of what shows the run; each is called with (steps, epochs) of the run.
 
     Raises:
+        CallbackError: a monitor has raised.
         DtpDistError: its subclasses say what went wrong; the newest checkpoint stays.
     """
+    heard = guests(monitors)
     config = checked(placed(with_given(config, data)))
     resolved = resolve(bound(config, modules or {}))
     on_devices = settled(resolved)
@@ -80,7 +84,8 @@ def train(
         written = replace(config, parallel=resolved.parallel, run_dir=str(run_dir.absolute()))
         write_text(run_dir / CONFIG, to_yaml(written))
         write_facts(run_dir, found.splits)
-        return _drive(on_devices, run_dir, found, watch, starting_checkpoint(on_devices, run_dir))
+        start = starting_checkpoint(on_devices, run_dir)
+        return _drive(on_devices, run_dir, found, heard, watch, start)
 
 
 def resume(
@@ -90,6 +95,7 @@ def resume(
     modules: Modules | None = None,
     data: Given | None = None,
     allow_code: bool = False,
+    monitors: Sequence[Monitor] = (),
     watch: Sequence[MakeMonitor] = (),
 ) -> Trained:
     """Resume a run from its newest checkpoint, in the same folder; from the start where it has none yet.
@@ -100,6 +106,7 @@ def resume(
         modules: as in ``train``.
         data: as in ``train``, the same as then.
         allow_code: import the user modules that the run names.
+        monitors: as in ``train``.
         watch: as in ``train``.
 
     Raises:
@@ -108,7 +115,7 @@ def resume(
         StorageError: its checkpoints are damaged or gone, or another process trains in the folder.
         DtpDistError: as ``train``.
     """
-    run_dir = Path(run_dir)
+    run_dir, heard = Path(run_dir), guests(monitors)
     moved = [text for text in overrides if text.startswith("code_dir=")]  # without it, nothing can be read
     old = placed(open_run_dir(run_dir, moved, allow_code=allow_code))
     written = with_given(placed(open_run_dir(run_dir, overrides, allow_code=allow_code)), data)
@@ -128,7 +135,7 @@ def resume(
         write_text(run_dir / CONFIG, to_yaml(written))
         name = start[0].name if start else None
         details = {"overrides": list(overrides), "checkpoint": name, "notes": [*passed_over, *notes]}
-        return _drive(on_devices, run_dir, found, watch, start, details)
+        return _drive(on_devices, run_dir, found, heard, watch, start, details)
 
 
 def _where_to_go_on(
@@ -164,6 +171,7 @@ def _drive(
     config: Config,
     run_dir: Path,
     data: Data,
+    heard: Sequence[Guest],
     watch: Sequence[MakeMonitor],
     start: tuple[Path, Manifest] | None = None,
     resumed: Mapping[str, Any] | None = None,
@@ -176,11 +184,12 @@ def _drive(
     board = tensorboard(config, run_dir, at, metrics_of(config, data.batches), told=told)
     if board is not None:
         listeners.append(board)
-    monitors = Monitors(listeners)
-    try:
+    monitors = Monitors(listeners, heard)
+    with monitors.closed():
         with held():  # a view that has begun is one that will be closed
             for make in watch:
                 monitors.add(make(steps, config.train.epochs))
+        monitors.begin(Start(config.name, run_dir, steps, config.train.epochs, at))
         shown = pictures(config, data, board, monitors, steps)
         fresh = resumed is None
         driver = Driver(config, run_dir, monitors, data, start, shown, fresh=fresh)
@@ -194,5 +203,3 @@ def _drive(
         )
         kept = driver.checkpoint
         return Trained(result, None if kept is None else load_network(config, kept, driver.normalized))
-    finally:
-        monitors.close()
