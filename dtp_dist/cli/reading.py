@@ -68,12 +68,14 @@ def show_config(
     with importing():
         from dtp_dist.config import parse_config, read_config, to_yaml
         from dtp_dist.config.batches import check_data
+        from dtp_dist.loggers.table import check_loggers
         from dtp_dist.profiling.resolve import resolve
         from dtp_dist.storage.starting_weights import check_weights
 
     settings = parse_config(read_config(config, overrides or [], trusted=allow_code))
     check_data(settings)
     check_weights(settings)
+    check_loggers(settings.monitor.loggers)
     sys.stdout.write(to_yaml(resolve(settings)))
 
 

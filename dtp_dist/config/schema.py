@@ -24,6 +24,7 @@ from dtp_dist.algorithm.options import (
 )
 from dtp_dist.algorithm.rules import AnyRule, Rule, built
 from dtp_dist.data import CACHES, GIVEN, SOURCES
+from dtp_dist.loggers.table import LOGGERS
 from dtp_dist.schedule import Kind
 from dtp_dist.transport.table import AUTO, TRANSPORTS
 
@@ -242,6 +243,10 @@ class MonitorConfig(Options):
 
     every: Count = option(100, doc="minibatches between two lines of metrics")
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    loggers: list[Annotated[str, OneOf(*LOGGERS)]] = option(
+        list,
+        doc="experiment trackers that get parameters and metrics as well, e.g. [mlflow] (docs/loggers.md)",
+    )
     histograms_every: Whole = option(
         5,
         doc="epochs between two histograms of weights, activations and displacements in TensorBoard, made "
@@ -259,6 +264,10 @@ class MonitorConfig(Options):
     trace_minibatches: Whole = option(
         50, doc="minibatches of the end of training that trace.json shows; 0 for none"
     )
+
+    def __post_init__(self) -> None:
+        if len(set(self.loggers)) < len(self.loggers):
+            raise RangeError("loggers", f"{', '.join(self.loggers)}: one is there twice; leave it out once")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -122,7 +123,9 @@ class Monitors:
     """
 
     def __init__(self, monitors: Sequence[Monitor], guests: Sequence[Monitor] = ()) -> None:
-        self._monitors, self._guests = list(monitors), list(guests)
+        self._monitors, self._guests, self._aside = list(monitors), list(guests), list[Monitor]()
+        self._warnings: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._place = (0, 1)
         self._start = time.monotonic()
 
     @property
@@ -155,8 +158,24 @@ class Monitors:
         """Let one more listen from now on."""
         self._monitors.append(monitor)
 
+    def add_aside(self, monitor: Monitor) -> None:
+        """Let one more listen that works in a thread of its own, and may ``warn``; it is closed first."""
+        self._aside.append(monitor)
+        self._monitors.append(monitor)
+
+    def warn(self, text: str) -> None:
+        """Tell a warning, from any thread: it is passed on with the next line."""
+        self._warnings.put(text)
+
     def _write(self, line: Line) -> None:
+        self._place = (line.step, line.epoch)
         self._tell(lambda each: each.write(line))
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        with suppress(queue.Empty):
+            while text := self._warnings.get_nowait():
+                self.event(*self._place, "warning", message=text)
 
     def _tell(self, tell: Callable[[Monitor], None]) -> None:
         with held():
@@ -181,4 +200,7 @@ class Monitors:
         """Finish all, also where one of them fails to, whose error is raised in the end."""
         with ExitStack() as due:
             for monitor in reversed((*self._monitors, *self._guests)):
+                due.callback(monitor.close)
+            due.callback(self._pass_on)
+            for monitor in self._aside:
                 due.callback(monitor.close)

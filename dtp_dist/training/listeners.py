@@ -1,7 +1,8 @@
-"""Who listens to a run, as its configuration asks: files, TensorBoard, pictures."""
+"""Who listens to a run, as its configuration asks: TensorBoard, pictures, experiment trackers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,14 @@ from dtp_dist.algorithm.losses import classes_in
 from dtp_dist.algorithm.losses.metrics import Metrics
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.config.batches import Data
+from dtp_dist.config.references import without_seen
 from dtp_dist.data import Batches
+from dtp_dist.loggers.base import Tracked
+from dtp_dist.loggers.parameters import parameters_of
+from dtp_dist.loggers.table import make_logger
 from dtp_dist.monitor import Monitors
 from dtp_dist.storage.run_dir import CONFIG
+from dtp_dist.text.foreign import TEXT_BYTES, parse_yaml, read_file
 
 if TYPE_CHECKING:
     from dtp_dist.monitor.tensorboard.pictures import Pictures
@@ -55,3 +61,15 @@ def pictures(
 
     split = "valid" if "valid" in data.batches else "test"
     return Pictures(config, split, board, monitors, per_epoch=data.batches["train"].count, steps=steps)
+
+
+def track(config: Config, run_dir: Path, monitors: Monitors) -> None:
+    """Let the trackers of ``monitor.loggers`` listen, each in a thread of its own."""
+    if not config.monitor.loggers:
+        return
+    from dtp_dist.monitor.tracking import Tracking
+
+    written = parse_yaml(read_file(run_dir / CONFIG, TEXT_BYTES))
+    run = Tracked(config.name, run_dir, parameters_of(written, os.environ, without_seen))
+    for name in config.monitor.loggers:
+        monitors.add_aside(Tracking(name, make_logger(name), run, monitors.warn, monitors.say))

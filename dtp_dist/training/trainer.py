@@ -14,6 +14,7 @@ from dtp_dist.config.batches import Data, ensured
 from dtp_dist.config.load import checked
 from dtp_dist.data import Given
 from dtp_dist.errors import ConfigError, StorageError
+from dtp_dist.loggers.table import check_loggers
 from dtp_dist.monitor import Guest, MetricsLog, Monitor, Monitors, Start, guests
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.runtime.devices import settled
@@ -38,7 +39,7 @@ from dtp_dist.system.interruption import held
 from dtp_dist.training.best import out_of_patience
 from dtp_dist.training.driver import Driver
 from dtp_dist.training.given import Modules, bound, placed, with_given
-from dtp_dist.training.listeners import metrics_of, pictures, tensorboard
+from dtp_dist.training.listeners import metrics_of, pictures, tensorboard, track
 from dtp_dist.training.parts import total_steps
 
 MakeMonitor = Callable[[int, int], Monitor]
@@ -80,6 +81,7 @@ def train(
     on_devices = settled(resolved)
     found = ensured(resolved, data)
     check_weights(resolved)
+    check_loggers(resolved.monitor.loggers)
     with new_run_dir(config) as run_dir, locked(run_dir):
         written = replace(config, parallel=resolved.parallel, run_dir=str(run_dir.absolute()))
         write_text(run_dir / CONFIG, to_yaml(written))
@@ -122,6 +124,7 @@ def resume(
     config = resolve(bound(written, modules or {}))
     written = replace(written, parallel=config.parallel, run_dir=str(run_dir.absolute()))
     notes, on_devices = compare(old, written), settled(config)
+    check_loggers(config.monitor.loggers)
     with locked(run_dir):
         passed_over: list[str] = []
         start = _where_to_go_on(run_dir, config, passed_over.append)
@@ -186,7 +189,8 @@ def _drive(
         listeners.append(board)
     monitors = Monitors(listeners, heard)
     with monitors.closed():
-        with held():  # a view that has begun is one that will be closed
+        with held():  # what has begun is closed
+            track(config, run_dir, monitors)
             for make in watch:
                 monitors.add(make(steps, config.train.epochs))
         monitors.begin(Start(config.name, run_dir, steps, config.train.epochs, at))

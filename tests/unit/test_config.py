@@ -67,7 +67,7 @@ UNKNOWN = [
     ("data.batchsize=2", "data.batchsize: unknown key; did you mean batch_size?"),
     (
         "monitor.xyz=2",
-        "monitor.xyz: unknown key; known here: every, tensorboard, histograms_every, "
+        "monitor.xyz: unknown key; known here: every, tensorboard, loggers, histograms_every, "
         "pictures_every, alignment_every, trace_minibatches",
     ),
 ]
