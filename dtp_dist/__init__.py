@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from dtp_dist.config import Config, load_config
     from dtp_dist.errors import ConfigError, DataError, DtpDistError
-    from dtp_dist.monitor.base import Line, Monitor
+    from dtp_dist.monitor.base import Epoch, Line, Monitor, Start
     from dtp_dist.prediction.predict import Prediction, predict
     from dtp_dist.storage.export_file import export
-    from dtp_dist.training.trainer import Trained, evaluate, resume, train
+    from dtp_dist.training.evaluate import evaluate
+    from dtp_dist.training.trainer import Trained, resume, train
 
     __version__: str
 
@@ -27,9 +28,11 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DtpDistError",
+    "Epoch",
     "Line",
     "Monitor",
     "Prediction",
+    "Start",
     "Trained",
     "evaluate",
     "export",
@@ -42,10 +45,11 @@ __all__ = [
 _PLACES = {
     "dtp_dist.config": ("Config", "load_config"),
     "dtp_dist.errors": ("ConfigError", "DataError", "DtpDistError"),
-    "dtp_dist.monitor.base": ("Line", "Monitor"),
+    "dtp_dist.monitor.base": ("Epoch", "Line", "Monitor", "Start"),
     "dtp_dist.prediction.predict": ("Prediction", "predict"),
     "dtp_dist.storage.export_file": ("export",),
-    "dtp_dist.training.trainer": ("Trained", "evaluate", "resume", "train"),
+    "dtp_dist.training.evaluate": ("evaluate",),
+    "dtp_dist.training.trainer": ("Trained", "resume", "train"),
 }
 """Where each of the public names comes from."""
 

@@ -45,6 +45,10 @@ class NonFiniteError(DtpDistError):
     """A loss or a target became NaN or infinite; names stage, layer, action and minibatch."""
 
 
+class CallbackError(DtpDistError):
+    """A monitor of the user's raised; names its class, its method and the line."""
+
+
 class StageError(DtpDistError):
     """A stage died, froze or raised; names stage, layers, action and minibatch."""
 

@@ -57,6 +57,9 @@ RunDir = Annotated[
     Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR", autocompletion=completion.runs)
 ]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Import the user modules that the file names.")]
+Best = Annotated[
+    bool, typer.Option("--best", help="Take the best checkpoint (train.keep_best), not the newest.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

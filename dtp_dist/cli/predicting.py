@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dtp_dist.cli.app import AllowCode, Debug, RunDir, app, screen, set_debug
+from dtp_dist.cli.app import AllowCode, Best, Debug, RunDir, app, screen, set_debug
 from dtp_dist.errors import ConfigError
 from dtp_dist.system.garbage import importing
 
@@ -39,6 +39,7 @@ def predict(
     convert: Annotated[
         bool, typer.Option("--convert", help="Resize images and convert their colours where they differ.")
     ] = False,
+    best: Best = False,
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
@@ -50,7 +51,7 @@ def predict(
         from dtp_dist.prediction.predict import predict as apply
         from dtp_dist.storage.files import write_file
 
-    found = apply(run_dir, files, convert=convert, allow_code=allow_code)
+    found = apply(run_dir, files, convert=convert, allow_code=allow_code, best=best)
     if form == "":
         _print(found)
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dtp_dist.cli.app import AllowCode, Debug, Overrides, RunDir, app, say, screen, set_debug
+from dtp_dist.cli.app import AllowCode, Best, Debug, Overrides, RunDir, app, say, screen, set_debug
 from dtp_dist.cli.completion import configs
 from dtp_dist.errors import ConfigError
 from dtp_dist.system.garbage import importing
@@ -20,15 +20,16 @@ from dtp_dist.text.numbers import short
 def evaluate(
     run_dir: RunDir,
     split: Annotated[str, typer.Option(help="test, valid or train.")] = "test",
+    best: Best = False,
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a run's newest weights reach: error, or what else its labels are measured by."""
+    """Print what a run's newest or best weights reach: error, or what else its labels are measured by."""
     set_debug(debug)
     with importing():
-        from dtp_dist.training.trainer import evaluate as measure
+        from dtp_dist.training.evaluate import evaluate as measure
 
-    means, step = measure(run_dir, split, allow_code=allow_code)
+    means, step = measure(run_dir, split, allow_code=allow_code, best=best)
     found = in_words({f"{split}_{name}": value for name, value in means.items()}, split, brief=False)
     say(", ".join([*found, f"loss {short(means['loss'])}", f"step {step}"]))
 
@@ -37,6 +38,7 @@ def evaluate(
 def export(
     run_dir: RunDir,
     target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT.safetensors")],
+    best: Best = False,
     allow_code: AllowCode = False,
     debug: Debug = False,
 ) -> None:
@@ -45,7 +47,7 @@ def export(
     with importing():
         from dtp_dist.storage.export_file import export as write
 
-    sys.stdout.write("\n".join(write(run_dir, target, allow_code=allow_code)) + "\n")
+    sys.stdout.write("\n".join(write(run_dir, target, allow_code=allow_code, best=best)) + "\n")
 
 
 @app.command("config")
@@ -81,6 +83,7 @@ def show_config(
         from dtp_dist.compare.twin import check_entries
         from dtp_dist.config import parse_config, read_config, to_yaml
         from dtp_dist.config.batches import check_data
+        from dtp_dist.loggers.table import check_loggers
         from dtp_dist.profiling.resolve import resolve
         from dtp_dist.storage.starting_weights import check_weights
 
@@ -89,6 +92,7 @@ def show_config(
     check_entries(raw, config, allow_code=allow_code)
     check_data(settings)
     check_weights(settings)
+    check_loggers(settings.monitor.loggers)
     sys.stdout.write(to_yaml(resolve(settings)))
 
 

@@ -84,9 +84,19 @@ def _tell(result: dict[str, Any]) -> None:
     look = typed("tensorboard", "--logdir", result["run_dir"])
     lines = [
         *pack(reached, screen()).split("\n"),
+        *_best(result),
         *pack(speed, screen()).split("\n"),
         *([] if result["virtual"] else [f"weights_sha256 {result['weights_sha256']}"]),
         f"run in {result['run_dir']}; look at it with: {look}",
     ]
     for line in lines:
         say(line)
+
+
+def _best(result: dict[str, Any]) -> list[str]:
+    """Return a line about the best checkpoint, none where none is kept."""
+    how = f"in epoch {result.get('best_epoch')}, step {result.get('best_step')}"
+    return [
+        f"{text.replace('_', ' ', 1)} {how}; eval and export take it with --best"
+        for text in in_words(result, "best_valid", brief=False)
+    ]

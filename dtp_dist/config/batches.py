@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -66,8 +67,8 @@ def load_batches(config: Config, *, sketch: bool = False, given: Given | None = 
 
     Raises:
         DataError: the data set is missing or damaged.
-        ConfigError: examples do not fit ``model.input``, or labels the loss or the last layer; or a minibatch
-            of one example reaches a layer that needs several.
+        ConfigError: examples do not fit ``model.input``, or labels the loss or the last layer; a minibatch
+            of one example reaches a layer that needs several; or no validation split is there to judge by.
     """
     return _batches(config, _splits(config, given, sketch=sketch))
 
@@ -113,7 +114,19 @@ def _batches(config: Config, splits: Splits) -> dict[str, Batches]:
     if splits.valid is not None:
         found["valid"] = Batches(splits.valid, shape, data.eval_batch_size, shuffle=False)
     _check_several_examples(config, found["train"])
+    _check_validation(config, found)
     return found
+
+
+def _check_validation(config: Config, found: Mapping[str, Batches]) -> None:
+    """Check that there are validation examples where a run is judged by them."""
+    train = config.train
+    judged = {"keep_best": train.keep_best, "patience": train.patience is not None}
+    key = next((name for name, on in judged.items() if on), None)
+    if key is not None and "valid" not in found:
+        count = max(1, len(found["train"].examples) // 10)
+        text = f"is by validation, and {config.data.name} has no validation split here"
+        raise ConfigError(f"train.{key}: {text}; write data.valid_examples={count}")
 
 
 def check_labels(config: Config, splits: Splits) -> None:

@@ -16,7 +16,7 @@ from dtp_dist.config.layers import written_out
 from dtp_dist.config.override import lay_over
 from dtp_dist.config.parse import Raw, parse_options, unknown_key
 from dtp_dist.config.plain import plain
-from dtp_dist.config.references import concealed, from_zero, resolved
+from dtp_dist.config.references import concealed, from_zero, remember, resolved
 from dtp_dist.config.schema import Config
 from dtp_dist.config.source import code_in, read_source
 from dtp_dist.errors import ConfigError
@@ -51,6 +51,7 @@ def concealing(source: str | Path | Mapping[str, Any], overrides: Sequence[str])
     """
     written = _written(source, overrides, trusted=True)
     raw = with_code_dir(resolved(written), source)
+    remember(written, raw)
     try:
         yield raw
     except ConfigError as error:
@@ -72,7 +73,9 @@ def read_config(
     Raises:
         ConfigError: the file is missing or not YAML, has what it may not have, or an override can't be set.
     """
-    raw = resolved(_written(source, overrides, trusted=trusted))
+    written = _written(source, overrides, trusted=trusted)
+    raw = resolved(written)
+    remember(written, raw)
     if not trusted:
         for path in code_in(raw):
             raise ConfigError(f"{source}: would import {path!r}; add --allow-code if you trust this file")

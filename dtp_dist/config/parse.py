@@ -210,7 +210,8 @@ def _not_allowed(place: _Place, value: Any, errors: set[str]) -> ConfigError:
     elif errors == {"union_tag_not_found"}:
         wanted = "a section of keys"
     else:
-        wanted = " or ".join(sorted({_EXPECTED.get(one, type_name(place.hint)) for one in errors}))
+        expected = {**_EXPECTED, "list_type": f"a list such as [{words[0]}]"} if words else _EXPECTED
+        wanted = " or ".join(sorted({expected.get(one, type_name(place.hint)) for one in errors}))
     return ConfigError(f"{place.key}: {value!r} is not allowed; it must be {wanted}")
 
 

@@ -6,7 +6,7 @@ Most configurations have none, and it is slow to import: it is asked only where 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dtp_dist.config.layers import without_repeat
@@ -137,6 +137,12 @@ def _looked_up(tree: Any) -> Raw:
         raise ConfigError("configuration: its references are nested too deep") from None
 
 
+SHORTEST = 6
+"""Characters of a value from outside that is remembered, and concealed wherever it is shown later."""
+
+_seen: dict[str, str] = {}
+
+
 def concealed(text: str, written: Any, found: Any) -> str:
     """Return a message with every value that came from outside, as the environment, as it was written.
 
@@ -145,10 +151,29 @@ def concealed(text: str, written: Any, found: Any) -> str:
         written: the configuration with its references, from ``from_zero``.
         found: the same, resolved.
     """
+    return _hidden(text, _outside(written, found))
+
+
+def remember(written: Any, found: Any) -> None:
+    """Remember what came from outside into a configuration (as in ``concealed``), for ``without_seen``."""
+    _seen.update({each: by for each, by in _outside(written, found).items() if len(each) >= SHORTEST})
+
+
+def without_seen(text: str) -> str:
+    """Return a text with every value as it was written that came from outside into any configuration here."""
+    return _hidden(text, _seen)
+
+
+def _outside(written: Any, found: Any) -> dict[str, str]:
+    """Return the references by the values that came from outside in place of them."""
     hidden: dict[str, str] = {}
     for key, reference in references(written):
         if ":" in reference:  # it calls a resolver
             hidden |= dict.fromkeys(_texts(_at(found, key)), reference)
+    return hidden
+
+
+def _hidden(text: str, hidden: Mapping[str, str]) -> str:
     longest_first = "|".join(re.escape(value) for value in sorted(hidden, key=len, reverse=True))
     return (
         re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)", lambda match: hidden[match[0]], text) if hidden else text

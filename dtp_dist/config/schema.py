@@ -19,12 +19,12 @@ from dtp_dist.algorithm.options import (
     Positive,
     RangeError,
     Share,
-    Variants,
     Whole,
     option,
 )
 from dtp_dist.algorithm.rules import AnyRule, Rule, built
-from dtp_dist.data import CACHES, GIVEN, NORMALIZE, SOURCES
+from dtp_dist.config.data_schema import DataConfig
+from dtp_dist.loggers.table import LOGGERS
 from dtp_dist.schedule import Kind
 from dtp_dist.transport.table import AUTO, TRANSPORTS
 
@@ -102,6 +102,19 @@ class TrainConfig(Options):
         None, doc="minibatches between two checkpoints (the pipeline drains); null for each epoch"
     )
     keep_checkpoints: Count = option(2, doc="how many of the newest checkpoints are kept")
+    keep_best: bool = option(
+        False,
+        doc="keep the checkpoint with the lowest validation error as well (of labels that are numbers, the "
+        "lowest mean absolute error or Hamming distance); eval and export take it with --best",
+    )
+    patience: Count | None = option(
+        None,
+        doc="epochs without a lower validation error (compared as for keep_best) after which training ends; "
+        "null to train them all",
+    )
+    min_delta: NonNegative = option(
+        0.0, doc="how much lower, in its own unit (percent), an error must be to count for patience"
+    )
     evaluate_every: Whole = option(1, doc="epochs between two evaluations; 0 for the end alone")
     evaluate_passes: Count = option(1, doc="sampled passes whose output probabilities an evaluation averages")
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = option(
@@ -109,62 +122,13 @@ class TrainConfig(Options):
         doc="type of the arithmetic; weights and optimizers stay float32",
     )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Normalization(Options):
-    """What is taken off the values of each channel, and what they are divided by."""
-
-    mean: list[float] = option(doc="of each channel, of pixels in [0, 1]; one number is that of all")
-    deviation: list[Positive] = option(doc="of each channel, of pixels in [0, 1]; one number is that of all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Options):
-    """The data set and how it is cut into minibatches."""
-
-    name: Annotated[str, OneOf(*SOURCES, GIVEN, imported=True)] = option(
-        "digits", doc="the data set (docs/data.md); given: what is handed to train(config, data=...)"
-    )
-    root: str = option(
-        "data",
-        doc="folder or file that is read; data sets in torchvision's layout are fetched there if missing",
-    )
-    batch_size: Count = option(100, doc="examples per minibatch")
-    eval_batch_size: Count = option(1000, doc="examples per minibatch in evaluation")
-    shuffle: bool = option(True, doc="a new order each epoch, from (seed, epoch) alone")
-    drop_last: bool = option(False, doc="leave out an epoch's last, smaller minibatch")
-    normalize: Annotated[
-        str | Normalization,
-        Variants(None, {"numbers": Normalization}, plain=Annotated[str, OneOf(*NORMALIZE)]),
-    ] = option(
-        "none",
-        doc="none: pixels in [0, 1]; standardize: by the training split's mean and deviation; or these "
-        "themselves, {mean: [...], deviation: [...]}",
-    )
-    augment: list[Any] = option(
-        list,
-        doc="torchvision.transforms.v2 of the training examples by name, one after another, such as "
-        "[{random_crop: {size: 32, padding: 4}}, random_horizontal_flip] (docs/data.md)",
-    )
-    train_examples: Count | None = option(None, doc="use the first examples alone; null for all")
-    valid_examples: Whole | None = option(
-        None, doc="examples taken off the end of the training set; null for the data set's custom"
-    )
-    test_examples: Count | None = option(None, doc="use the first examples alone; null for all")
-    cache: Annotated[str, OneOf(*CACHES)] = option(
-        "auto",
-        doc="memory: decoded once into memory; none: read when needed, where files allow it; auto: in memory "
-        "if all takes at most half of what is free, and 8 GiB; the bits are the same",
-    )
-    loaders: Whole | Literal["auto"] = option(
-        "auto",
-        doc="processes that read the first stage's minibatches ahead, where they are not in memory as they "
-        "are needed; auto: half of the cores, 1 to 4; 0: the stage reads; the bits are the same",
-    )
-    verify: bool = option(
-        True, doc="compare CIFAR's files with torchvision's checksums; false: take them if they are whole"
-    )
-    options: dict[str, Any] = option(dict, doc="the data set's own (docs/data.md), a function's arguments")
+    def __post_init__(self) -> None:
+        for key, on in (("keep_best", self.keep_best), ("patience", self.patience is not None)):
+            if on and not self.evaluate_every:
+                text = "compares evaluations, but with train.evaluate_every=0 there is one alone, at the end"
+                raise RangeError(key, f"{text}; write train.evaluate_every=1")
+        if self.min_delta and self.patience is None:
+            raise RangeError("min_delta", "belongs to train.patience; write that as well, e.g. 10")
 
 
 Milliseconds = Annotated[NonNegative, Le(1e6)]
@@ -245,6 +209,10 @@ class MonitorConfig(Options):
 
     every: Count = option(100, doc="minibatches between two lines of metrics")
     tensorboard: bool = option(True, doc="write TensorBoard's event files")
+    loggers: list[Annotated[str, OneOf(*LOGGERS)]] = option(
+        list,
+        doc="experiment trackers that get parameters and metrics as well, e.g. [mlflow] (docs/loggers.md)",
+    )
     histograms_every: Whole = option(
         5,
         doc="epochs between two histograms of weights, activations and displacements in TensorBoard, made "
@@ -262,6 +230,10 @@ class MonitorConfig(Options):
     trace_minibatches: Whole = option(
         50, doc="minibatches of the end of training that trace.json shows; 0 for none"
     )
+
+    def __post_init__(self) -> None:
+        if len(set(self.loggers)) < len(self.loggers):
+            raise RangeError("loggers", f"{', '.join(self.loggers)}: one is there twice; leave it out once")
 
 
 @dataclass(frozen=True, kw_only=True)

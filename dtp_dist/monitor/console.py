@@ -87,7 +87,7 @@ class ConsoleMonitor(Monitor):
                     self._print(place)
             elif line.event == "warning":
                 self._print(f"warning: {line.details['message']}")
-            elif line.event in ("stage lost", "passed over", "recovered", "resumed"):
+            elif line.event in ("stage lost", "passed over", "recovered", "resumed", "stopped early"):
                 said = line.details.get("message") or "; ".join(line.details.get("notes", []))
                 self._print(f"{line.event} at step {line.step}" + (f": {said}" if said else ""))
             return

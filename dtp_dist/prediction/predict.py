@@ -1,4 +1,4 @@
-"""``predict``: a run's newest weights applied to new examples."""
+"""``predict``: a run's newest or best weights applied to new examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dtp_dist.data.own.brought import Pair
 from dtp_dist.errors import DataError
 from dtp_dist.prediction.inputs import Expected, Part, batches, parts_of
 from dtp_dist.storage.data_file import read_facts
-from dtp_dist.storage.export import network_of, newest_parts
+from dtp_dist.storage.export import network_of, parts_of_run
 from dtp_dist.storage.run_dir import open_run_dir
 from dtp_dist.system.paths import absolute
 
@@ -67,6 +67,7 @@ def predict(
     *,
     convert: bool = False,
     allow_code: bool = False,
+    best: bool = False,
 ) -> list[Prediction]:
     """Return what a run's newest weights predict of new examples, in their order.
 
@@ -77,6 +78,7 @@ def predict(
             the run's ``data.options.unit``; all else is taken as it is. ``data.normalize`` follows.
         convert: resize images, and convert their colours, where they are not as the run's are.
         allow_code: import the user modules that the run names.
+        best: take the weights of the best checkpoint (``train.keep_best``), not the newest.
 
     Raises:
         ConfigError: the folder holds no run, or it names code.
@@ -85,7 +87,7 @@ def predict(
     """
     run_dir = Path(run_dir)
     config = open_run_dir(run_dir, allow_code=allow_code)
-    _, parts = newest_parts(run_dir, config)
+    _, parts = parts_of_run(run_dir, config, best=best)
     network, names = network_of(parts), _Names(run_dir, config)
     expected = Expected(
         config.data.name,

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,11 @@ def new_checkpoint(run_dir: Path, step: int) -> Path:
     return path
 
 
-def complete_checkpoint(directory: Path, manifest: Manifest, keep: int) -> None:
+def complete_checkpoint(directory: Path, manifest: Manifest, keep: int, *, keep_best: bool = False) -> None:
     """Write the manifest, which makes the folder a checkpoint, and drop all before it but ``keep - 1``.
+
+    With ``keep_best`` those stay, too, that it or another one that is kept names as the best: so whichever of
+    them a run goes back to, its best is there.
 
     Raises:
         StorageError: it can't be written.
@@ -117,9 +120,24 @@ def complete_checkpoint(directory: Path, manifest: Manifest, keep: int) -> None:
     write_file(directory / MANIFEST, pack_manifest(manifest))
     before = [path for step, path in _folders(directory.parent) if step < manifest.step]
     whole = [path for path in before if is_regular(path / MANIFEST)]
-    for old in whole[: max(0, len(whole) + 1 - keep)]:
-        (old / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(old, ignore_errors=True)
+    dropped = whole[: max(0, len(whole) + 1 - keep)]
+    best = {_best_of(manifest), *map(_read_best, whole[len(dropped) :])} if keep_best else set()
+    for old in dropped:
+        if old.name not in best:
+            (old / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _best_of(manifest: Manifest) -> str | None:
+    """Return the folder's name of the best checkpoint that a manifest knows of."""
+    best = manifest.totals.best
+    return None if best is None else _name(best.step)
+
+
+def _read_best(directory: Path) -> str | None:
+    with suppress(OSError, StorageError):
+        return _best_of(unpack_manifest(read_file(directory / MANIFEST, TEXT_BYTES)))
+    return None
 
 
 def newest_checkpoint(
@@ -150,6 +168,28 @@ def newest_checkpoint(
     reasons = "; ".join(reason for _, reason in wrong)
     reasons = reasons or "it has not written one yet; dtp-dist resume starts it again"
     raise StorageError(f"{run_dir}: no whole checkpoint: {reasons}")
+
+
+def best_checkpoint(run_dir: Path, origin: Origin) -> tuple[Path, Manifest]:
+    """Return the checkpoint whose validation was best, as far as the newest whole one knows.
+
+    Raises:
+        StorageError: none was kept, or it can't be used; or as ``newest_checkpoint``.
+    """
+    best = newest_checkpoint(run_dir, origin)[1].totals.best
+    if best is None or not has_checkpoint(run_dir, best.step):
+        text = "train with train.keep_best=true, or take the newest one, without --best"
+        raise StorageError(f"{run_dir}: no best checkpoint was kept; {text}")
+    path = run_dir / FOLDER / _name(best.step)
+    try:
+        return path, read_manifest(path, origin)
+    except StorageError as error:
+        raise StorageError(f"{error}; it is the best one: take the newest, without --best") from None
+
+
+def has_checkpoint(run_dir: Path, step: int) -> bool:
+    """Whether a run has a checkpoint of ``step``, whole or not."""
+    return os.path.lexists(run_dir / FOLDER / _name(step) / MANIFEST)
 
 
 def no_checkpoint_yet(run_dir: Path) -> bool:

@@ -17,7 +17,7 @@ from dtp_dist.config import Config, shapes_of
 from dtp_dist.config.batches import load_batches
 from dtp_dist.data import Examples
 from dtp_dist.errors import StorageError
-from dtp_dist.storage.checkpoint import newest_checkpoint, read_layers
+from dtp_dist.storage.checkpoint import best_checkpoint, newest_checkpoint, read_layers
 from dtp_dist.storage.data_file import normalized_like
 from dtp_dist.storage.manifest import Manifest
 from dtp_dist.storage.origin import origin_of
@@ -54,17 +54,17 @@ def load_network(config: Config, checkpoint: Path, images: Examples | None = Non
     return network_of(load_parts(config, checkpoint, images))
 
 
-def newest_parts(run_dir: Path, config: Config) -> tuple[Manifest, list[Part]]:
-    """Return the newest checkpoint's manifest, and the parts of its network, as ``load_network`` makes them.
+def parts_of_run(run_dir: Path, config: Config, *, best: bool = False) -> tuple[Manifest, list[Part]]:
+    """Return the manifest of a run's newest or best checkpoint, and the parts of its network.
 
-    Where a run with ``data.normalize=standardize`` is not at its end, the data set is read again for mean and
-    deviation.
+    They are as ``load_network`` makes them. Where a run with ``data.normalize`` is not at its end, the data
+    set is read again for mean and deviation.
 
     Raises:
         StorageError: there is no whole checkpoint.
         DataError: the data set is needed and missing.
     """
-    folder, manifest = newest_checkpoint(run_dir, origin_of(config))
+    folder, manifest = (best_checkpoint if best else newest_checkpoint)(run_dir, origin_of(config))
     seen = None
     if config.data.normalize != "none":
         seen = normalized_like(run_dir)

@@ -16,7 +16,7 @@ from dtp_dist.algorithm.transmission import SAMPLE
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import GIVEN
 from dtp_dist.errors import ConfigError, StorageError
-from dtp_dist.storage.export import Part, network_of, newest_parts, state_dict_of
+from dtp_dist.storage.export import Part, network_of, parts_of_run, state_dict_of
 from dtp_dist.storage.files import write_file
 from dtp_dist.storage.run_dir import open_run_dir
 
@@ -24,8 +24,10 @@ OWN = ("arrays", "table", GIVEN)
 """Data whose values are whatever a user stored."""
 
 
-def export(run_dir: str | Path, target: str | Path, *, allow_code: bool = False) -> list[str]:
-    """Write the forward network of a run's newest weights, and return the lines of Python that load it.
+def export(
+    run_dir: str | Path, target: str | Path, *, allow_code: bool = False, best: bool = False
+) -> list[str]:
+    """Write the forward network of a run's newest or best weights; return the lines of Python that load it.
 
     They need torch and safetensors alone, and a user's own module where a layer comes from one. Where a run
     with ``data.normalize`` is not at its end, the data set is read again for mean and deviation.
@@ -43,7 +45,7 @@ def export(run_dir: str | Path, target: str | Path, *, allow_code: bool = False)
     run_dir, target = Path(run_dir), Path(target)
     config = open_run_dir(run_dir, allow_code=allow_code)
     _check_target(target)
-    manifest, parts = newest_parts(run_dir, config)
+    manifest, parts = parts_of_run(run_dir, config, best=best)
     _refuse_unnamed_state(config, parts)
     data = safetensors.torch.save(dict(state_dict_of(network_of(parts))))
     write_file(target, data)

@@ -47,8 +47,17 @@ class FileEntry(_Whole):
 
 
 @dataclass(frozen=True)
+class Mark(_Whole):
+    """What an evaluation in ``epoch`` (0-based), after ``step`` minibatches, came to."""
+
+    step: Count
+    epoch: Count
+    value: Finite
+
+
+@dataclass(frozen=True)
 class TotalsState(_Whole):
-    """A driver's own sums (losses of the epoch, bytes, seconds) as plain data."""
+    """A driver's own sums (losses of the epoch, bytes, seconds) and its best evaluation as plain data."""
 
     bytes_sent: Count
     examples: Count
@@ -57,7 +66,12 @@ class TotalsState(_Whole):
     errors: dict[str, Finite]
     this_epoch: Sums
     before: Sums
-    reading: Amount = 0.0  # checkpoints of earlier versions have none
+    reading: Amount = 0.0  # checkpoints of earlier versions have none of these
+    best: Mark | None = None
+    improved: Mark | None = None
+    waited: Count = 0
+    epoch_examples: Count = 0
+    epoch_seconds: Amount = 0.0
 
 
 @dataclass(frozen=True)

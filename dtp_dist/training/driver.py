@@ -5,55 +5,42 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp_dist.algorithm.state import weights_sha256
 from dtp_dist.config import Config
 from dtp_dist.config.batches import Data
 from dtp_dist.data import Examples
-from dtp_dist.errors import DataError, LinkError, StageLostError, StartError, StorageError
+from dtp_dist.errors import CallbackError, DataError, LinkError, StageLostError, StartError, StorageError
 from dtp_dist.monitor import Collector, Monitors, write_trace
 from dtp_dist.runtime.base import Runtime
 from dtp_dist.runtime.registry import start_runtime
-from dtp_dist.runtime.segment import SegmentResult
-from dtp_dist.schedule import Phase, Schedule, validate
+from dtp_dist.schedule import Phase
 from dtp_dist.storage.checkpoint import (
     FileEntry,
     Manifest,
     complete_checkpoint,
+    has_checkpoint,
     new_checkpoint,
     newest_checkpoint,
-    read_layers,
 )
 from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import TRACE, advice_at_end
 from dtp_dist.storage.starting_weights import given_weights
 from dtp_dist.system.interruption import asked, check
+from dtp_dist.training.best import judge, out_of_patience, why_ended
 from dtp_dist.training.doubts import doubts
-from dtp_dist.training.parts import Part, evaluation, parts
+from dtp_dist.training.evaluate import evaluate_splits
+from dtp_dist.training.parts import Part, check_schedules, parts
+from dtp_dist.training.result import result_of
 from dtp_dist.training.totals import Totals
 
 if TYPE_CHECKING:
     from dtp_dist.monitor.tensorboard.pictures import Pictures
 
-ALWAYS = ("train_loss", "train_error", "valid_error", "test_error")
-"""What ``result.json`` has of the outputs in any case, null where it was not measured."""
-
 MENDABLE = (StageLostError, LinkError, StartError)
 """What a restart can mend; a NaN or a bug would come back, and so would a start that has never come off."""
-
-
-@cache
-def validate_schedule(stages: int, in_flight: int, phase: Phase, count: int) -> None:
-    """Check the schedule of a segment before it runs; each of a run's few different ones is checked once.
-
-    Raises:
-        ScheduleError: it breaks a rule.
-    """
-    schedule = Schedule(stages, range(count), in_flight, phase)
-    validate(schedule.rows(), schedule)
 
 
 @dataclass(frozen=True)
@@ -100,6 +87,7 @@ class Driver:
         self._data, self._fresh = data, fresh
         self._generation, self._virtual = 0, config.parallel.virtual
         self._kept = _Kept()
+        self._stopped_early, self._asked = False, ""
         assert config.parallel.partition is not None
         self._stages = len(config.parallel.partition)
         any_units = config.build_loss().grows_with_labels
@@ -126,7 +114,7 @@ class Driver:
     def _attempt(self) -> dict[str, Any]:
         """Start all stages, go on from the checkpoint where there is one, and run to the end."""
         report, say = self._collector.report, self.monitors.say
-        self._validate_schedules()
+        check_schedules(self.config, self._counts["train"], self.totals.step)
         with start_runtime(self.config, report, self._generation, say, self._data.given) as runtime:
             layers = [runtime.layout.describe(stage) for stage in range(self._stages)]
             started: dict[str, Any] = {"stages": layers, "partition": list(runtime.layout.partition)}
@@ -143,6 +131,10 @@ class Driver:
             if self._pictures is not None:
                 self._pictures.begin(runtime, self.totals.step)
             for part in parts(self.config, self._counts["train"], self.totals.step):
+                if why := self._why_to_end():
+                    self._stopped_early = True
+                    self._event("stopped early", message=why)
+                    break
                 self._run_part(runtime, part)
             runtime.flush()
             self._trace(runtime)
@@ -150,11 +142,11 @@ class Driver:
                 self.normalized = runtime.examples("train", 1)
             return self._result(runtime)
 
-    def _validate_schedules(self) -> None:
-        """Check all that is left to run, before anybody waits for it: it takes seconds for many stages."""
-        for part in parts(self.config, self._counts["train"], self.totals.step):
-            for segment in part.segments:
-                validate_schedule(self._stages, self.config.parallel.in_flight, segment.phase, segment.count)
+    def _why_to_end(self) -> str:
+        """Return in words why training ends before its last epoch, "" if it does not."""
+        if out_of_patience(self.config.train, self.totals):
+            return why_ended(self.config.train, self.totals)
+        return f"asked for by {self._asked}" if self._asked else ""
 
     def _trace(self, runtime: Runtime) -> None:
         last = self.config.monitor.trace_minibatches
@@ -169,6 +161,7 @@ class Driver:
         if isinstance(error, StartError) and self._generation == 0:
             raise error
         self._generation += 1
+        self._asked = ""
         self._event("stage lost", message=str(error), restarts=self._generation)
         self._collector.forget()
         try:
@@ -184,6 +177,9 @@ class Driver:
     def _go_back_to(self, folder: Path, manifest: Manifest) -> None:
         self.checkpoint = folder
         self.totals = Totals.from_state(manifest.totals, manifest.step, manifest.epoch)
+        best = self.totals.best
+        if best is not None and not has_checkpoint(self.run_dir, best.step):  # train.keep_best was false
+            self.totals.best = None
 
     def _tell_end(self, error: BaseException) -> None:
         """Tell that the run ended early, what is left of it, what is lost and what to type.
@@ -198,7 +194,7 @@ class Driver:
             told["lost_minibatches"] = max(0, self._collector.reached - self._kept.step)
             told["lost_seconds"] = round(time.monotonic() - self._kept.since, 1)
             told["advice"] = advice_at_end(self.config, self.run_dir, error)
-        with suppress(OSError, StorageError):
+        with suppress(OSError, StorageError, CallbackError):
             self._event(name, **told)
 
     def _event(self, name: str, **details: Any) -> None:
@@ -215,28 +211,45 @@ class Driver:
         if self._pictures is not None:
             self._pictures.drained(runtime, totals.step, totals.epoch)
         values = self._evaluate(runtime) if part.evaluate and not self._virtual else {}
+        best = bool(values) and judge(self.config.train, totals)
+        told = {**totals.epoch_values(), **values}
         if part.ends_epoch or part.evaluate:
-            self.monitors.values(totals.step, totals.epoch + 1, {**totals.epoch_values(), **values})
+            self.monitors.values(totals.step, totals.epoch + 1, told)
         if part.ends_epoch:
             totals.end_epoch()
-        if part.checkpoint and not self._virtual:
-            self._save(runtime, part)
+        due = part.checkpoint or best or out_of_patience(self.config.train, totals)
+        if due and not self._virtual:
+            self._save(runtime, part, best=best)
+        if part.ends_epoch and self._asked_to_stop(runtime, told) and not self._virtual:
+            self._end_with(runtime, part, saved=due)
+
+    def _asked_to_stop(self, runtime: Runtime, values: dict[str, float]) -> bool:
+        """Tell of an epoch that has ended; returns whether a monitor asks to end training with it."""
+        try:
+            asking = self.monitors.end_epoch(self.totals.step, self.totals.epoch + 1, values)
+        except CallbackError:
+            runtime.flush()  # the epoch's checkpoint is not lost with it
+            raise
+        self._asked = ", ".join(asking)
+        return bool(asking)
+
+    def _end_with(self, runtime: Runtime, part: Part, *, saved: bool) -> None:
+        """Make up for what the last part of a run has besides."""
+        best = False
+        if not part.evaluate:
+            values = self._evaluate(runtime)
+            best = judge(self.config.train, self.totals)
+            self.monitors.values(self.totals.step, self.totals.epoch + 1, values)
+        if not saved or not part.evaluate:
+            self._save(runtime, part, best=best)
 
     def _evaluate(self, runtime: Runtime) -> dict[str, float]:
-        """Return the losses and metrics of the validation and the test split."""
-        values: dict[str, float] = {}
-        for split in ("valid", "test"):
-            if split in self._counts:
-                segment = evaluation(
-                    split, self.totals.epoch, self._counts[split], self.config.train.evaluate_passes
-                )
-                result: SegmentResult = runtime.run(segment)
-                self.totals.bytes_sent += result.bytes_sent
-                values |= {f"{split}_{name}": value for name, value in result.means.items()}
-        self.totals.evaluated = values
-        return values
+        totals, passes = self.totals, self.config.train.evaluate_passes
+        totals.evaluated, sent = evaluate_splits(runtime, self._counts, totals.epoch, passes)
+        totals.bytes_sent += sent
+        return totals.evaluated
 
-    def _save(self, runtime: Runtime, part: Part) -> None:
+    def _save(self, runtime: Runtime, part: Part, *, best: bool) -> None:
         """Begin a checkpoint; it is one when all its files are whole, while training goes on."""
         runtime.flush()
         kept = _Kept(self.totals.step)
@@ -252,50 +265,29 @@ class Driver:
         )
 
         def done(files: list[FileEntry]) -> None:
-            whole, keep = replace(manifest, files=tuple(files)), self.config.train.keep_checkpoints
-            runtime.aside(str(folder), lambda: complete_checkpoint(folder, whole, keep), told)
+            whole, train = replace(manifest, files=tuple(files)), self.config.train
+            complete = partial(
+                complete_checkpoint, folder, whole, train.keep_checkpoints, keep_best=train.keep_best
+            )
+            runtime.aside(str(folder), complete, told)
 
         def told(_: None) -> None:
             self.checkpoint, self._kept = folder, kept
-            path = str(folder.relative_to(self.run_dir))
-            self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", path=path)
+            details = {"path": str(folder.relative_to(self.run_dir)), **({"best": True} if best else {})}
+            self.monitors.event(manifest.step, manifest.epoch + 1, "checkpoint", **details)
             if self._pictures is not None:
                 self._pictures.saved(runtime, folder, manifest)
 
         runtime.save(folder, done)
 
     def _result(self, runtime: Runtime) -> dict[str, Any]:
-        """Return the content of ``result.json``; a virtual run has no losses, metrics and weights.
-
-        Errors are there in any run, null where labels are no classes; all else is there where it is measured.
-        """
-        totals, layout = self.totals, runtime.layout
-        trained = {f"train_{name}": value for name, value in totals.last_epoch().items()}
-        return {
-            "name": self.config.name,
-            "steps": totals.step,
-            "virtual": self._virtual,
-            **dict.fromkeys(ALWAYS),
-            **trained,
-            **totals.evaluated,
-            "seconds": self.monitors.seconds,
-            "samples_per_second": totals.samples_per_second,
-            "stages": layout.stages,
-            "in_flight": layout.in_flight,
-            "partition": list(layout.partition),
-            "runtime": self.config.parallel.runtime,
-            "stage_busy": totals.busy_shares(),
-            "reading": totals.reading_share,
-            "messages_bytes": totals.bytes_sent,
-            "restarts": self._generation,
-            "weights_sha256": self._weights_sha256(),
-            "seed": self.config.seed,
-            "run_dir": str(self.run_dir),
-        }
-
-    def _weights_sha256(self) -> str | None:
-        """Return the hash of the last checkpoint's weights, None in a virtual run, which has none."""
-        if self._virtual:
-            return None
-        assert self.checkpoint is not None
-        return weights_sha256(read_layers(self.checkpoint, len(self.config.model.options)))
+        return result_of(
+            self.config,
+            self.totals,
+            runtime.layout,
+            self.checkpoint,
+            seconds=self.monitors.seconds,
+            stopped_early=self._stopped_early,
+            restarts=self._generation,
+            run_dir=self.run_dir,
+        )

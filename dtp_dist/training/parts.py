@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from dtp_dist.config import Config
 from dtp_dist.runtime.segment import Segment
-from dtp_dist.schedule import Phase
+from dtp_dist.schedule import Phase, Schedule, validate
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,25 @@ def _segments(
     if offset == 0 and config.build_rule().learned_inverses():
         yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0)
     yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
+
+
+def check_schedules(config: Config, per_epoch: int, start: int) -> None:
+    """Check the schedules of all that is left to run, before anybody waits: it takes seconds for many stages.
+
+    Raises:
+        ScheduleError: one breaks a rule.
+    """
+    assert config.parallel.partition is not None
+    for part in parts(config, per_epoch, start):
+        for segment in part.segments:
+            _check(len(config.parallel.partition), config.parallel.in_flight, segment.phase, segment.count)
+
+
+@cache
+def _check(stages: int, in_flight: int, phase: Phase, count: int) -> None:
+    """Check one; each of a run's few different ones is checked once."""
+    schedule = Schedule(stages, range(count), in_flight, phase)
+    validate(schedule.rows(), schedule)
 
 
 def evaluation(split: str, epoch: int, count: int, passes: int = 1) -> Segment:

@@ -19,12 +19,13 @@ from dtp_dist.errors import ConfigError, StorageError
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.storage.checkpoint import LayerFile, complete_checkpoint, read_layers, write_layer
 from dtp_dist.storage.export import state_dict_of
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from runs import PATIENCE, error_of, newest, read_metrics, read_result, small, small_config, write_config
 
 
 def test_what_the_package_offers():
-    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "resume", "train"}
+    listening = {"Epoch", "Line", "Monitor", "Start"}
+    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "resume", "train"} | listening
     assert all(hasattr(dtp_dist, name) for name in dtp_dist.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dtp_dist.nonsense

@@ -166,3 +166,25 @@ def test_resume_says_what_ends_the_guarantee_and_refuses_another_experiment(tmp_
 def test_encrypted_links_end_with_the_same_bits(tmp_path, undisturbed):
     train(tmp_path, "run", "parallel.transport=tcp")
     assert outcome(tmp_path, "run") == undisturbed
+
+
+def test_a_killed_stage_changes_neither_the_best_checkpoint_nor_the_early_end(tmp_path, monkeypatch):
+    rising = "optimizer.forward.lr={schedule: step, start: 0.003, factor: 30, every: 3}"
+    judged = (
+        rising,
+        "train.keep_best=true",
+        "train.patience=2",
+        "train.keep_checkpoints=1",
+        "train.epochs=6",
+    )
+    train(tmp_path, "whole", *judged)
+    monkeypatch.setenv("DTP_DIST_FAULT", "stage=0 minibatch=130 action=T do=kill")
+    train(tmp_path, "run", *judged)
+    whole, result = (read_result(tmp_path / name) for name in ("whole", "run"))
+    kept = (*SAME, "stopped_early", "best_step", "best_epoch", "best_valid_error")
+    assert {key: result[key] for key in kept} == {key: whole[key] for key in kept}
+    assert (result["restarts"], result["stopped_early"]) == (1, True)
+    folders = [
+        sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir()) for name in ("whole", "run")
+    ]
+    assert folders[0] == folders[1]

@@ -18,7 +18,7 @@ from dtp_dist.data import load
 from dtp_dist.errors import ConfigError, DataError, StorageError
 from dtp_dist.storage.export_file import export
 from dtp_dist.storage.run_dir import advice_at_end
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from own_data import pixels, write_folder, write_image, write_table
 from runs import LOCAL, small
 

@@ -20,7 +20,7 @@ from dtp_dist.errors import ConfigError, NonFiniteError, StorageError
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.monitor.console import ConsoleMonitor
 from dtp_dist.storage.run_dir import resume_command
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from runs import newest, read_metrics, read_result, small, small_config
 
 

@@ -22,8 +22,8 @@ from dtp_dist.profiling.costs import pipeline_of
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.runtime.stage.service import largest_message
 from dtp_dist.storage.export_file import export
+from dtp_dist.training.evaluate import evaluate
 from dtp_dist.training.totals import Totals
-from dtp_dist.training.trainer import evaluate
 from dtp_dist.trials.trial import in_words, metric_of
 from runs import read_metrics, read_result, small
 

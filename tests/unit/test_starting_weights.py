@@ -19,7 +19,7 @@ from dtp_dist.errors import ConfigError, StageError, StorageError
 from dtp_dist.storage.export_file import export
 from dtp_dist.storage.manifest import layer_file
 from dtp_dist.storage.starting_weights import check_weights, starting_states
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from runs import EVERY_KIND, newest, small
 
 QUIET = ("monitor.tensorboard=false", "train.evaluate_every=0")

@@ -13,6 +13,7 @@ from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS
 from dtp_dist.algorithm.rules import RULES
 from dtp_dist.data import SOURCES
 from dtp_dist.errors import ConfigError
+from dtp_dist.loggers.table import LOGGERS
 from dtp_dist.runtime.registry import RUNTIMES
 from dtp_dist.transport.table import TRANSPORTS
 from runs import EVERY_KIND, small
@@ -24,6 +25,7 @@ from runs import EVERY_KIND, small
         ("parallel.runtime=nonsense", RUNTIMES),
         ("parallel.transport=nonsense", {"auto": None, **TRANSPORTS}),
         ("data.name=nonsense", SOURCES),
+        ("monitor.loggers=[nonsense]", LOGGERS),
         ("rule={name: nonsense}", RULES),
         ("optimizer.forward={name: nonsense, lr: 1}", OPTIMIZERS),
         ("model.layers=[{kind: nonsense}]", KINDS),

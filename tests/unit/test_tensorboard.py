@@ -50,6 +50,7 @@ def texts(board: Any, tag: str) -> list[str]:
         ("driver/memory_mb", "system/memory_mb/driver"),
         ("train_loss_of_epoch", "learning/train_loss_of_epoch"),
         ("samples_per_second", "pipeline/samples_per_second"),
+        ("samples_per_second_of_epoch", "pipeline/samples_per_second_of_epoch"),
         ("samples_per_second_so_far", "pipeline/samples_per_second_so_far"),
         ("idle", "pipeline/idle"),
     ],
@@ -66,12 +67,13 @@ def test_the_groups_are_shown_in_the_order_in_which_they_are_read():
 
 
 def test_means_of_an_epoch_and_of_the_last_minibatches_are_two_curves():
-    totals = Totals(examples=90, seconds=10.0)
+    totals = Totals(examples=90, seconds=10.0, epoch_examples=30, epoch_seconds=2.0)
     totals.this_epoch.add_all({"loss": 0.5, "error": 20.0}, 90)
     of_epoch = tags_of(totals.epoch_values())
     assert of_epoch == {
         "learning/train_loss_of_epoch": 0.5,
         "learning/train_error_of_epoch": 20.0,
+        "pipeline/samples_per_second_of_epoch": 15.0,
         "pipeline/samples_per_second_so_far": 9.0,
     }
     assert not of_epoch.keys() & tags_of({"train_loss": 0.5, "train_error": 1.0, "samples_per_second": 9.0})

@@ -17,7 +17,7 @@ from dtp_dist.errors import ConfigError
 from dtp_dist.storage.export_file import export
 from dtp_dist.storage.origin import origin_of
 from dtp_dist.storage.run_dir import CONFIG, open_run_dir
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from dtp_dist.trials.worker import is_own
 from runs import small, write_config
 

@@ -15,7 +15,7 @@ from dtp_dist.config.batches import load_batches
 from dtp_dist.errors import ConfigError, StageError
 from dtp_dist.storage.export import state_dict_of
 from dtp_dist.storage.export_file import export
-from dtp_dist.training.trainer import evaluate
+from dtp_dist.training.evaluate import evaluate
 from runs import error_of, small, small_config
 
 LAYERS = {

@@ -15,7 +15,8 @@ from dtp_dist.runtime.registry import start_runtime
 from dtp_dist.runtime.segment import Segment, SegmentResult
 from dtp_dist.runtime.stage.virtual import Pace
 from dtp_dist.schedule import Phase
-from dtp_dist.training.trainer import evaluate, resume
+from dtp_dist.training.evaluate import evaluate
+from dtp_dist.training.trainer import resume
 from runs import EVERY_KIND, read_metrics, read_result, small, small_config
 
 STAGES = ("parallel.stages=3", "parallel.in_flight=3")

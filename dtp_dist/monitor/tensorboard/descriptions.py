@@ -17,6 +17,7 @@ _QUANTITIES = {
     "jacobian_angle": "degrees between the Jacobian of g and the transpose of f's",
     "reconstruction_error": "length of g(f(h)) - h over that of h",
     "samples_per_second": "examples a second since the point before",
+    "samples_per_second_of_epoch": "examples a second of training in the epoch",
     "samples_per_second_so_far": "examples a second of training since the start of the run",
     "idle": "share of time that stages do not compute, mean over the stages",
     "busy": "share of time that the stage computes",

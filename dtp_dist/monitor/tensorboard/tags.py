@@ -15,7 +15,7 @@ from dtp_dist.text.measures import MEASURES
 
 LEARNING, LAYERS, PIPELINE, SYSTEM, TENSORS = "learning", "per_layer", "pipeline", "system", "tensors"
 _NUMBERED = re.compile(r"(layer|stage)/(\d+)/(.+)")
-_SPEED = ("samples_per_second", "samples_per_second_so_far", "idle")
+_SPEED = ("samples_per_second", "samples_per_second_of_epoch", "samples_per_second_so_far", "idle")
 
 Charts = dict[str, dict[str, list[str]]]
 """Regular expressions of the tags whose curves are in a chart, by category and title."""

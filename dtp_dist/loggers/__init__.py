@@ -1,0 +1,1 @@
+"""Experiment trackers that a run's parameters and measures are handed on to."""
