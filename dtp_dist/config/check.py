@@ -8,7 +8,8 @@ from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
 from dtp_dist.algorithm.options import RangeError
 from dtp_dist.config.parse import range_error, unknown_key
-from dtp_dist.config.schema import Config, ParallelConfig
+from dtp_dist.config.schema import Config
+from dtp_dist.config.sections.parallel import ParallelConfig
 from dtp_dist.errors import ConfigError
 from dtp_dist.schedule import Kind
 

@@ -11,9 +11,9 @@ from dtp_dist.algorithm.layers import KINDS, ModuleOptions
 from dtp_dist.algorithm.optimizers.kinds import OPTIMIZERS, ImportedOptions
 from dtp_dist.algorithm.optimizers.schedules import SCHEDULES, Warmup
 from dtp_dist.algorithm.rules import RULES
-from dtp_dist.config.data_schema import Normalization
 from dtp_dist.config.hints import allowed, hints_of, type_name
 from dtp_dist.config.schema import Config, ModelConfig, OptimizerConfig
+from dtp_dist.config.sections.data import Normalization
 
 
 def explain() -> Iterator[tuple[str, str, str, str]]:

@@ -18,12 +18,12 @@ from dtp_dist.algorithm.optimizers.schedules import SCHEDULES, Cosine, InverseTi
 from dtp_dist.algorithm.rules import RULES
 from dtp_dist.config import Config, load_config, parse_config, shapes_of, to_dict, to_yaml
 from dtp_dist.config.batches import check_data, load_batches
-from dtp_dist.config.data_schema import Normalization
 from dtp_dist.config.explain import explain
 from dtp_dist.config.load import checked
 from dtp_dist.config.parse import RENAMED
 from dtp_dist.config.plain import word_keys
 from dtp_dist.config.schema import ModelConfig, OptimizerConfig
+from dtp_dist.config.sections.data import Normalization
 from dtp_dist.errors import ConfigError, DtpDistError
 from dtp_dist.profiling.resolve import resolve
 from dtp_dist.report import read_run

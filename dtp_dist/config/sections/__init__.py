@@ -1,0 +1,1 @@
+"""Sections of a configuration that are long enough for a file of their own."""
