@@ -24,7 +24,15 @@ from runs import PATIENCE, error_of, newest, read_metrics, read_result, small, s
 
 
 def test_what_the_package_offers():
-    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "resume", "train"}
+    functions = {"evaluate", "export", "load_config", "predict", "resume", "train"}
+    errors = {"ConfigError", "DataError", "DtpDistError"}
+    assert set(dtp_dist.__all__) == functions | errors | {
+        "Config",
+        "Line",
+        "Monitor",
+        "Prediction",
+        "Trained",
+    }
     assert all(hasattr(dtp_dist, name) for name in dtp_dist.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dtp_dist.nonsense
