@@ -187,7 +187,7 @@ def _placed(config: Config) -> Config:
 
 
 def evaluate(
-    run_dir: str | Path, split: str, *, data: Given | None = None, allow_code: bool = False
+    run_dir: str | Path, split: str = "test", *, data: Given | None = None, allow_code: bool = False
 ) -> tuple[dict[str, float], int]:
     """Return ``loss`` and the metrics of a run's newest weights (docs/losses.md), and their step.
 
