@@ -12,6 +12,7 @@ import typer
 from dtp_dist.cli.app import AllowCode, Best, Debug, RunDir, app, screen, set_debug
 from dtp_dist.errors import ConfigError
 from dtp_dist.system.garbage import importing
+from dtp_dist.text.printable import printable
 
 if TYPE_CHECKING:
     from dtp_dist.prediction.predict import Prediction
@@ -57,7 +58,7 @@ def predict(
         return
     text = output.as_csv(found) if form == "csv" else output.as_json(found)
     if target is None:
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text, keep="\n"))
     else:
         write_file(target, text.encode(errors="surrogateescape"))
 
@@ -90,7 +91,6 @@ def _print(found: list[Prediction]) -> None:
     from rich.text import Text
 
     from dtp_dist.prediction.output import rows
-    from dtp_dist.text.printable import printable
 
     head, *body = rows(found)
     table = Table(*map(printable, head), box=box.SIMPLE_HEAD)

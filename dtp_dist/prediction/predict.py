@@ -17,11 +17,13 @@ from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data.batches import fits
 from dtp_dist.data.own.brought import Pair
-from dtp_dist.errors import DataError
-from dtp_dist.prediction.inputs import Expected, Part, batches, parts_of
+from dtp_dist.errors import DataError, StorageError
+from dtp_dist.prediction.expected import Expected
+from dtp_dist.prediction.inputs import Part, batches, parts_of
 from dtp_dist.storage.data_file import read_facts
 from dtp_dist.storage.export import network_of, parts_of_run
 from dtp_dist.storage.run_dir import open_run_dir
+from dtp_dist.storage.run_files import DATA
 from dtp_dist.system.paths import absolute
 
 CLASS, LABELS, NUMBERS = "class", "labels", "numbers"
@@ -74,8 +76,8 @@ def predict(
     Args:
         run_dir: the folder of a run.
         examples: files and folders of images, ``.npy`` and ``.npz`` files, for a run on a table CSV or
-            Parquet files; or a tensor or an array, ``[N, *shape]``. Bytes (uint8) are divided by 255, or by
-            the run's ``data.options.unit``; all else is taken as it is. ``data.normalize`` follows.
+            Parquet files; or a tensor or an array, ``[N, *shape]``. Values are divided by the run's
+            ``data.options.unit``, without one bytes by 255 and all else by 1. ``data.normalize`` follows.
         convert: resize images, and convert their colours, where they are not as the run's are.
         allow_code: import the user modules that the run names.
         best: take the weights of the best checkpoint (``train.keep_best``), not the newest.
@@ -103,7 +105,7 @@ def predict(
         found = parts_of(examples, expected)
     else:
         found = [_handed(examples, names.shape)]
-    unit = config.data.options.get("unit")
+    unit = expected.unit
     return [each for part in found for each in _of_part(part, unit, network, config, names)]
 
 
@@ -112,8 +114,12 @@ class _Names:
 
     def __init__(self, run_dir: Path, config: Config) -> None:
         facts = read_facts(run_dir) or {}
-        shape, outputs = facts.get("shape") or config.model.input, shapes_of(config)[-1][0]
-        self.shape: tuple[int, ...] = tuple(shape)
+        shape, outputs = facts.get("shape", config.model.input), shapes_of(config)[-1][0]
+        if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+            raise StorageError(f"{run_dir / DATA}: is damaged (its shape is {shape!r})")
+        if not fits(shape, config.model.shape):
+            raise StorageError(f"{run_dir / DATA}: is damaged (its shape does not fit model.input)")
+        self.shape = tuple(shape)
         loss = config.build_loss()
         numbers = bool(facts) and facts.get("classes") is None
         self.kind = (

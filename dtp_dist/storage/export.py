@@ -16,11 +16,13 @@ from dtp_dist.algorithm.state import load_module
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.config.batches import load_batches
 from dtp_dist.data import Examples
+from dtp_dist.data.batches import fits
 from dtp_dist.errors import StorageError
 from dtp_dist.storage.checkpoint import best_checkpoint, newest_checkpoint, read_layers
 from dtp_dist.storage.data_file import normalized_like
 from dtp_dist.storage.manifest import Manifest
 from dtp_dist.storage.origin import origin_of
+from dtp_dist.storage.run_files import DATA
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def parts_of_run(run_dir: Path, config: Config, *, best: bool = False) -> tuple[
     set is read again for mean and deviation.
 
     Raises:
-        StorageError: there is no whole checkpoint.
+        StorageError: there is no whole checkpoint, or ``data.json`` is damaged.
         DataError: the data set is needed and missing.
     """
     folder, manifest = (best_checkpoint if best else newest_checkpoint)(run_dir, origin_of(config))
@@ -69,6 +71,8 @@ def parts_of_run(run_dir: Path, config: Config, *, best: bool = False) -> tuple[
     if config.data.normalize != "none":
         seen = normalized_like(run_dir)
         seen = load_batches(config)["train"].examples if seen is None else seen
+        if not fits(seen.shape, config.model.shape):
+            raise StorageError(f"{run_dir / DATA}: is damaged (its shape does not fit model.input)")
     return manifest, load_parts(config, folder, seen)
 
 

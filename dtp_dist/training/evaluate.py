@@ -21,7 +21,7 @@ from dtp_dist.training.parts import evaluation
 
 def evaluate(
     run_dir: str | Path,
-    split: str,
+    split: str = "test",
     *,
     data: Given | None = None,
     allow_code: bool = False,

@@ -24,8 +24,10 @@ from runs import PATIENCE, error_of, newest, read_metrics, read_result, small, s
 
 
 def test_what_the_package_offers():
+    functions = {"evaluate", "export", "load_config", "predict", "resume", "train"}
+    errors = {"ConfigError", "DataError", "DtpDistError"}
     listening = {"Epoch", "Line", "Monitor", "Start"}
-    assert set(dtp_dist.__all__) == {"Config", "Trained", "load_config", "resume", "train"} | listening
+    assert set(dtp_dist.__all__) == functions | errors | listening | {"Config", "Prediction", "Trained"}
     assert all(hasattr(dtp_dist, name) for name in dtp_dist.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = dtp_dist.nonsense

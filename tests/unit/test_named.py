@@ -99,6 +99,7 @@ def test_the_list_has_every_name_with_what_it_is(here):
     assert str(CONFIGS.resolve()) in lines[-1]
 
 
+@pytest.mark.slow
 def test_commands_take_names_from_anywhere(here):
     done = run_cli("config", "digits_dtp", "train.epochs=3", cwd=here)
     assert yaml.safe_load(done.stdout)["train"]["epochs"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 from dtp_dist import DtpDistError, Prediction, load_config, predict, train
 from dtp_dist.config.batches import load_batches
-from own_data import CLASSES, picked, pixels, write_folder, write_image
+from own_data import CLASSES, picked, pixels, write_folder, write_image, write_table
 from runs import run_cli, small, the_line
 
 SHAPE = (6, 5, 3)
@@ -240,3 +241,73 @@ def test_a_run_that_names_code_wants_to_be_allowed(tmp_path):
         predict(tmp_path / "run", torch.rand(2, 64))
     found = predict(tmp_path / "run", torch.rand(2, 64), allow_code=True)
     assert [each.label in "0123456789" for each in found] == [True, True]
+
+
+def changed(run: Path, target: Path, **facts: Any) -> Path:
+    """Return a copy of a run whose data.json says otherwise."""
+    shutil.copytree(run, target)
+    told = json.loads((run / "data.json").read_text())
+    (target / "data.json").write_text(json.dumps({**told, **facts}))
+    return target
+
+
+@pytest.mark.parametrize("shape", ["here", [3, 0, 5], [9, 9], [3, "6", 5], None])
+def test_a_damaged_run_is_an_error_of_one_line(photos, tmp_path, shape):
+    run = changed(photos / "run", tmp_path / "run", shape=shape)
+    with pytest.raises(DtpDistError, match=r"data\.json: is damaged"):
+        predict(run, photos / "photos" / "test")
+
+
+@pytest.mark.parametrize("names", [None, ["a", "a", "b"], "abc", [1, 2]])
+def test_classes_without_names_have_their_numbers(photos, tmp_path, names):
+    run = changed(photos / "run", tmp_path / "run", names=names)
+    found = predict(run, photos / "photos" / "test" / "cat" / "0.png")
+    assert list(found[0].values) == ["0", "1", "2"]
+
+
+def test_names_of_others_order_nothing_at_the_terminal(photos, tmp_path):
+    run = changed(photos / "run", tmp_path / "run", names=["\x1b[31mred", "b\rc", "c"])
+    for form in ([], ["--csv"], ["--json"]):
+        done = run_cli("predict", run, photos / "photos" / "test", *form, cwd=tmp_path)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+        assert "\r" not in done.stdout
+
+
+def test_a_table_that_is_gone_is_wanted_for_the_names_of_its_columns(tmp_path):
+    write_table(tmp_path / "t.csv")
+    data = {"name": "table", "root": str(tmp_path / "t.csv"), "options": {"y": "kind"}}
+    run = trained(tmp_path / "run", [2], 3, **data)
+    new = tmp_path / "new.csv"
+    new.write_text("b,other,a\n1,x,2\n3,y,4\n")
+    assert [each.label in "xyz" for each in predict(run, new)] == [True, True]
+    assert rows_of(predict(run, new)) == rows_of(predict(run, np.array([[2.0, 1.0], [4.0, 3.0]])))
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(DtpDistError, match=r"there is no table at .*says which columns are features"):
+        predict(run, new)
+    run = trained(tmp_path / "run2", [2], 3, **{**data, "root": str(write_table(tmp_path / "u.csv")),
+                                                "options": {"y": "kind", "x": ["a", "b"]}})  # fmt: skip
+    (tmp_path / "u.csv").unlink()
+    assert len(predict(run, new)) == 2
+    new.write_text("a,c\n1,2\n")
+    with pytest.raises(DtpDistError, match="there is no column 'b', which the network takes"):
+        predict(run, new)
+    new.write_text("a,b\n1,2\n3,\n")
+    with pytest.raises(DtpDistError, match=r"new\.csv, index 1: column 'b'"):
+        predict(run, new)
+
+
+def test_bytes_are_divided_by_the_runs_own_unit(tmp_path):
+    x = pixels((40, 6)) // 16
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+    data = {"name": "arrays", "root": str(tmp_path / "a.npz"), "options": {"unit": 16}}
+    run = trained(tmp_path / "run", [6], 2, **data)
+    assert rows_of(predict(run, x)) == rows_of(predict(run, x.astype(np.float32)))
+    test = load_batches(load_config(run / "config.yaml"))["test"].examples
+    found = predict(run, test.rows.all())
+    wrong = sum(each.label != str(label) for each, label in zip(found, test.labels.tolist(), strict=True))
+    assert 100 * wrong / len(found) == pytest.approx(result(run)["test_error"])
+    sick = np.full((3, 6), np.nan)
+    np.save(tmp_path / "sick.npy", sick)
+    with pytest.raises(DtpDistError, match=r"sick\.npy, index 0: its example holds NaN"):
+        predict(run, tmp_path / "sick.npy")

@@ -270,3 +270,20 @@ def test_one_of_several_published_data_sets_is_named_by_its_folder(here):
         assert (found.name, found.root) == ("mnist", Path("own"))
     path, found = write_start(Path("own/cifar-10-batches-py"))
     assert (path.name, found.name, found.root) == ("cifar-10-batches-py.yaml", "cifar10", Path("own"))
+
+
+@pytest.mark.parametrize("make", [small_images, numbers_in_arrays])
+def test_what_the_comments_advise_works(here, make):
+    make(here / "own")
+    text = write_start(Path("own"))[0].read_text()
+    for old, new in (
+        ("rule: {name: dtp, target_step: 0.33}", "rule: {name: backprop}"),
+        ("# parallel: {runtime: local", "parallel: {runtime: inprocess"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    assert "write rule: {name: backprop}" in text
+    (here / "changed.yaml").write_text(text)
+    config = load_config("changed", ["train.max_steps=2", "monitor.tensorboard=false"])
+    assert (config.rule.name, config.parallel.stages, config.parallel.in_flight) == ("backprop", 2, 2)
+    assert train(config).result["steps"] == 2

@@ -87,8 +87,7 @@ def survey(
     for key, name in (("x", x), ("y", y)):
         if not isinstance(name, str) or not name:
             raise ConfigError(f"data.options.{key}: {name!r} is not allowed; it must be the name of an array")
-    if unit is not None and not (type(unit) in (int, float) and unit > 0):
-        raise ConfigError(f"data.options.unit: {unit!r} is not allowed; it must be a number above 0")
+    check_unit(unit)
     layout = LAYOUT.format(x=x, y=y)
     arrays = arrays_at(place.root, layout)
     names = _names(arrays, x, y)
@@ -103,6 +102,16 @@ def survey(
     unused = sorted(arrays.keys() - {name for pair in names.values() for name in pair})
     notes = (f"data.root: not read: {', '.join(arrays[name].where for name in unused)}",) if unused else ()
     return found, Known(kinds, _fingerprint(found), unit, notes)
+
+
+def check_unit(unit: object) -> None:
+    """Check what a user writes of the stored value that is seen as 1.
+
+    Raises:
+        ConfigError: it is no number above 0.
+    """
+    if unit is not None and not (type(unit) in (int, float) and unit > 0):  # type: ignore[operator]
+        raise ConfigError(f"data.options.unit: {unit!r} is not allowed; it must be a number above 0")
 
 
 def arrays_at(root: Path, layout: str) -> dict[str, Array]:

@@ -111,8 +111,9 @@ def feature_names(
     Raises:
         DataError: it is not there.
     """
+    _check_options(x, delimiter)
     if x is not None:
-        return [x] if isinstance(x, str) else list(x)
+        return _names("x", x)
     file = TableFile(files_of(root)["train"], delimiter)
     return _features(file, _columns(file, "y", y), None)
 
@@ -153,15 +154,20 @@ def files_of(root: Path) -> dict[str, Path]:
 
 def _columns(file: TableFile, key: str, names: object) -> list[str]:
     """Return the columns that an option names."""
-    asked = [names] if isinstance(names, str) else names
     has = f"{file.path} has {', '.join(file.columns)}"
-    if asked in ([], [""]):
+    if names in ("", [], [""]):
         raise ConfigError(f"data.options.{key}: is missing; name the column of the targets; {has}")
-    if not isinstance(asked, Sequence) or not all(isinstance(name, str) for name in asked):
-        raise ConfigError(f"data.options.{key}: {names!r} is not allowed; it must be names of columns")
+    asked = _names(key, names)
     for name in asked:
         if name not in file.columns:
             raise ConfigError(f"data.options.{key}: there is no column {name!r}; {has}")
+    return asked
+
+
+def _names(key: str, names: object) -> list[str]:
+    asked = [names] if isinstance(names, str) else names
+    if not isinstance(asked, Sequence) or not all(isinstance(name, str) for name in asked):
+        raise ConfigError(f"data.options.{key}: {names!r} is not allowed; it must be names of columns")
     return list(asked)
 
 
