@@ -12,9 +12,10 @@ import torch
 from test_resume import Ending
 from typer.testing import CliRunner
 
-from dtp_dist import resume, train
+from dtp_dist import predict, resume, train
 from dtp_dist.cli.commands import app
 from dtp_dist.config import Config, load_config
+from dtp_dist.config.batches import load_batches
 from dtp_dist.errors import ConfigError, StorageError
 from dtp_dist.schedule import Phase
 from dtp_dist.storage.checkpoint import LayerFile, complete_checkpoint, new_checkpoint
@@ -90,6 +91,17 @@ def test_eval_and_export_take_it(kept, tmp_path):
     weight = safetensors.torch.load_file(target)["0.weight"]
     folder = kept / "checkpoints" / f"step-{step:09d}"
     assert torch.equal(weight, LayerFile(folder, 1)["forward.weight"])
+
+
+def test_predict_takes_it(kept):
+    split = load_batches(small_config())["valid"].examples
+    error = best_of(read_result(kept))[2]
+    for best, due in ((True, error), (False, read_result(kept)["valid_error"])):
+        found = predict(kept, split.seen(split.rows.all()), best=best)
+        wrong = sum(
+            int(each.label) != label for each, label in zip(found, split.labels.tolist(), strict=True)
+        )
+        assert 100 * wrong / len(found) == pytest.approx(due, abs=1e-4)
 
 
 def test_the_command_line_says_which_it_was(tmp_path, monkeypatch):
