@@ -21,6 +21,10 @@ from dtp_dist.text.numbers import ranges, short, whole
 from dtp_dist.text.printable import printable
 from dtp_dist.trials.trial import Outcome
 
+GAP = 2
+DROPPED = ("train loss", "learning rate", "seconds")
+"""What goes first where the terminal is narrow."""
+
 MARKDOWN, CSV = "table.md", "table.csv"
 NOT_YET = "not yet"
 
@@ -44,7 +48,15 @@ def by_rule(found: Comparison) -> Rows:
         pairs = found.pairs(rule)
         if pairs:
             figures = [_written(_difference(pairs, key), form) for key, form in forms.items()]
-            rows.append([f"{found.rules[0]} minus {rule}", "", f"{len(pairs)} pairs", *figures, ""])
+            rows.append(
+                [
+                    f"{found.rules[0]} minus {rule}",
+                    "",
+                    f"{len(pairs)} pair{'s' * (len(pairs) > 1)}",
+                    *figures,
+                    "",
+                ]
+            )
     return rows
 
 
@@ -78,17 +90,30 @@ def _reached(outcome: Outcome, measured: Sequence[tuple[str, str]]) -> Iterator[
             yield NOT_YET if outcome.state == "open" else outcome.state
 
 
-def on_screen(rows: Rows) -> Table:
-    """Return a table for a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for number, head in enumerate(rows[0]):
-        lines = head.replace(": ", ":\n") if ": " in head else head.replace(" ", "\n", 1)
-        table.add_column(
-            printable(lines, keep="\n"), justify="right" if number else "left", no_wrap=number > 0
-        )
-    for row in rows[1:]:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+def on_screen(rows: Rows, width: int) -> Table:
+    """Return a table for a terminal of some columns; on a narrow one it leaves columns out."""
+    lines = [[_broken(cell, head=not number) for cell in row] for number, row in enumerate(rows)]
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    for head in DROPPED:
+        if sum(_width(column) + GAP for column in columns) <= width + GAP:
+            break
+        columns = [column for column in columns if column[0] != _broken(head, head=True)]
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
+    for row in list(zip(*columns, strict=True))[1:]:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _broken(cell: str, *, head: bool) -> str:
+    """Return a cell in lines: a head in two, as a difference."""
+    text = printable(cell).replace(" minus ", "\nminus ")
+    return text.replace(": ", ":\n") if ": " in text else text.replace(" ", "\n", 1) if head else text
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(len(line) for cell in column for line in cell.split("\n"))
 
 
 def as_markdown(found: Comparison, name: str) -> str:

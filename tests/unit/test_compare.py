@@ -239,13 +239,17 @@ def test_tables_have_means_deviations_and_each_seed(trained):
     head, _, tail = own[4].partition(" ± ")
     assert (float(head), float(tail)) == (pytest.approx(mean, abs=0.006), pytest.approx(deviation, rel=0.1))
     assert twin[:5] == ["backprop", "0.0003", "1 of 2", twin[3], f"{errors[1]:.2f}"]
-    assert difference[:3] == ["dtp minus backprop", "", "1 pairs"]
+    assert difference[:3] == ["dtp minus backprop", "", "1 pair"]
     assert float(difference[4]) == pytest.approx(errors[0] - errors[1], abs=0.006)
     seeds = by_seed(found)
     assert [row[0] for row in seeds] == ["seed", "0", "1"]
     assert seeds[1][2::2] == [f"{errors[0]:.2f}", f"{errors[1]:.2f}"]
     assert seeds[2][3:] == ["failed", "failed"]
-    assert on_screen(seeds).row_count == 2
+    assert on_screen(seeds, 80).row_count == 2
+    heads = [[str(each.header) for each in on_screen(rules, width).columns] for width in (200, 80)]
+    assert [each.replace("\n", " ") for each in heads[0]] == rules[0]
+    assert len(heads[1]) < len(heads[0])
+    assert "test\nerror, %" in heads[1]
     page = as_markdown(found, "small")
     assert f"| 0 | {seeds[1][1]} | {errors[0]:.2f} |" in page
     assert "- backprop-seed1: its process was killed" in page
