@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -23,6 +24,7 @@ from dtp_dist.errors import ConfigError, DataError
 from dtp_dist.report.files import drawing
 from dtp_dist.storage.lock import locked
 from dtp_dist.storage.origin import origin_of
+from dtp_dist.trials import child, pool
 from dtp_dist.trials.pool import at_once
 from dtp_dist.trials.trial import Trial, outcome_of, record
 from dtp_dist.trials.worker import job_of, run_trial
@@ -199,6 +201,53 @@ def test_so_many_runs_are_trained_at_once_as_there_are_cores_for(tmp_path, monke
         (("parallel.runtime=ray",), 1),
     ]:
         assert at_once(plan(tmp_path, *overrides)) == due
+
+
+def test_a_worker_that_never_begins_fails_its_run_within_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START", "import time; time.sleep(600)")
+    trials = plan(tmp_path, "parallel.start_timeout=0.1")[:2]
+    trials[0].folder.parent.mkdir()
+    told: list[str] = []
+    pool.train_all(trials, jobs=1, folder=trials[0].folder.parent, tell=told.append)
+    why = "its process did not begin within parallel.start_timeout; the same command resumes it"
+    assert told == [f"dtp-seed0  failed: {why}", f"backprop-seed0  failed: {why}"]
+    assert not psutil.Process().children()
+
+
+def test_a_worker_that_ends_at_once_fails_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START", "print('no torch here'); raise SystemExit(3)")
+    trials = plan(tmp_path)[:1]
+    trials[0].folder.parent.mkdir()
+    pool.train_all(trials, jobs=4, folder=trials[0].folder.parent, tell=lambda line: None)
+    found = outcome_of(trials[0])
+    assert (found.state, found.final) == ("failed", False)
+    assert found.message == "its process ended with exit code 3; the same command resumes it"
+    assert (trials[0].folder.parent / pool.LOG).read_text() == "no torch here\n"
+
+
+ADVICE = [
+    ((["--with", "dtp"], "name another one"), ["--with", "tp"]),
+    ((["--seeds", "3-2"], "write 2-3"), ["--seeds", "2-3"]),
+    ((["seed=3"], "write --seeds"), ["--seeds", "3"]),
+    ((["run_dir=x"], "write --dir"), ["--dir", "x"]),
+    ((["compare.backprop.rule.name=tp"], "write it under its own name"), ["compare.tp.rule.target_step=0.1"]),
+    ((["compare.backprop.seed=1"], "leave it out"), []),
+]
+
+
+@pytest.mark.parametrize(("wrong", "right"), ADVICE)
+def test_what_a_message_advises_works(tmp_path, monkeypatch, wrong, right):
+    """It gets as far as to train."""
+    monkeypatch.chdir(tmp_path)
+    begun: list[Sequence[Trial]] = []
+    monkeypatch.setattr(pool, "train_all", lambda trials, **more: begun.append(trials))
+    words, told = wrong
+    for more in (words, right):
+        done = CliRunner().invoke(app, ["compare", str(write_config(tmp_path)), *more], standalone_mode=False)
+        if more is words:
+            assert told in str(done.exception)
+            assert not begun
+    assert begun
 
 
 @pytest.fixture(scope="module")
