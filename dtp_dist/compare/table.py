@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from textwrap import wrap
 
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +23,8 @@ from dtp_dist.text.printable import printable
 from dtp_dist.trials.trial import Outcome
 
 GAP = 2
-DROPPED = ("train loss", "learning rate", "seconds")
-"""What goes first where the terminal is narrow."""
+HEAD = 14
+"""Characters of a head's line on the screen."""
 
 MARKDOWN, CSV = "table.md", "table.csv"
 NOT_YET = "not yet"
@@ -92,24 +93,36 @@ def _reached(outcome: Outcome, measured: Sequence[tuple[str, str]]) -> Iterator[
 
 def on_screen(rows: Rows, width: int) -> Table:
     """Return a table for a terminal of some columns; on a narrow one it leaves columns out."""
-    lines = [[_broken(cell, head=not number) for cell in row] for number, row in enumerate(rows)]
-    columns = [list(column) for column in zip(*lines, strict=True)]
-    for head in DROPPED:
-        if sum(_width(column) + GAP for column in columns) <= width + GAP:
+    lines = [[_head(cell) for cell in rows[0]], *([_cell(cell) for cell in row] for row in rows[1:])]
+    columns = list(zip(rows[0], zip(*lines, strict=True), strict=True))
+    for heads in _dropped(rows[0]):
+        if sum(_width(column) + GAP for _, column in columns) <= width + GAP:
             break
-        columns = [column for column in columns if column[0] != _broken(head, head=True)]
+        columns = [each for each in columns if each[0] not in heads]
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-    for number, column in enumerate(columns):
+    for number, (_, column) in enumerate(columns):
         table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
-    for row in list(zip(*columns, strict=True))[1:]:
+    for row in list(zip(*(column for _, column in columns), strict=True))[1:]:
         table.add_row(*map(Text, row))
     return table
 
 
-def _broken(cell: str, *, head: bool) -> str:
-    """Return a cell in lines: a head in two, as a difference."""
-    text = printable(cell).replace(" minus ", "\nminus ")
-    return text.replace(": ", ":\n") if ": " in text else text.replace(" ", "\n", 1) if head else text
+def _dropped(heads: Sequence[str]) -> list[list[str]]:
+    """Return the columns that go together where the terminal is narrow, in order: the test errors stay."""
+    minor = [measure.titled for measure in MEASURES.values() if not measure.chief]
+    found = [head for head in heads if head.endswith(tuple(minor))]
+    valid = [head for head in heads if ": valid " in head]
+    return [["train loss"], ["learning rate"], ["seconds"], found, valid]
+
+
+def _head(text: str) -> str:
+    """Return the head of a column in lines, what is before a colon on its own."""
+    parts = printable(text).split(": ")
+    return ":\n".join("\n".join(wrap(part, HEAD, break_long_words=False)) for part in parts)
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace(" minus ", "\nminus ")
 
 
 def _width(column: Sequence[str]) -> int:

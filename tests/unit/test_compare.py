@@ -298,7 +298,10 @@ def test_tables_have_means_deviations_and_each_seed(trained):
     heads = [[str(each.header) for each in on_screen(rules, width).columns] for width in (200, 80)]
     assert [each.replace("\n", " ") for each in heads[0]] == rules[0]
     assert len(heads[1]) < len(heads[0])
-    assert "test\nerror, %" in heads[1]
+    assert "test error, %" in heads[1]
+    assert [str(each.header) for each in on_screen(seeds, 40).columns] == [
+        *("seed", "dtp:\ntest error, %", "backprop:\ntest error, %"),
+    ]
     page = as_markdown(found, "small")
     assert f"| 0 | {seeds[1][1]} | {errors[0]:.2f} |" in page
     assert "- backprop-seed1: its process was killed" in page
