@@ -30,6 +30,7 @@ LOOK: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "pdf.fonttype": 42,  # letters stay letters, as publishers ask for
 }

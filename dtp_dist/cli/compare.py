@@ -100,7 +100,7 @@ def _show(folder: Path, found: Comparison, written: list[Path]) -> None:
     from dtp_dist.compare.table import by_rule, by_seed, on_screen
 
     for rows in (by_rule(found), by_seed(found)):
-        screen().print(on_screen(rows))
+        screen().print(on_screen(rows, screen().width))
         say("")
     say(f"{folder}: {', '.join(path.name for path in written)}; more: {typed('dtp-dist', 'report', folder)}")
     failed = [each for each in found.outcomes if each.state != "done"]

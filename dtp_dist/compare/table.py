@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from textwrap import wrap
 
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,10 @@ from dtp_dist.text.measures import MEASURES
 from dtp_dist.text.numbers import ranges, short, whole
 from dtp_dist.text.printable import printable
 from dtp_dist.trials.trial import Outcome
+
+GAP = 2
+HEAD = 14
+"""Characters of a head's line on the screen."""
 
 MARKDOWN, CSV = "table.md", "table.csv"
 NOT_YET = "not yet"
@@ -44,7 +49,15 @@ def by_rule(found: Comparison) -> Rows:
         pairs = found.pairs(rule)
         if pairs:
             figures = [_written(_difference(pairs, key), form) for key, form in forms.items()]
-            rows.append([f"{found.rules[0]} minus {rule}", "", f"{len(pairs)} pairs", *figures, ""])
+            rows.append(
+                [
+                    f"{found.rules[0]} minus {rule}",
+                    "",
+                    f"{len(pairs)} pair{'s' * (len(pairs) > 1)}",
+                    *figures,
+                    "",
+                ]
+            )
     return rows
 
 
@@ -78,17 +91,42 @@ def _reached(outcome: Outcome, measured: Sequence[tuple[str, str]]) -> Iterator[
             yield NOT_YET if outcome.state == "open" else outcome.state
 
 
-def on_screen(rows: Rows) -> Table:
-    """Return a table for a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for number, head in enumerate(rows[0]):
-        lines = head.replace(": ", ":\n") if ": " in head else head.replace(" ", "\n", 1)
-        table.add_column(
-            printable(lines, keep="\n"), justify="right" if number else "left", no_wrap=number > 0
-        )
-    for row in rows[1:]:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+def on_screen(rows: Rows, width: int) -> Table:
+    """Return a table for a terminal of some columns; on a narrow one it leaves columns out."""
+    lines = [[_head(cell) for cell in rows[0]], *([_cell(cell) for cell in row] for row in rows[1:])]
+    columns = list(zip(rows[0], zip(*lines, strict=True), strict=True))
+    for heads in _dropped(rows[0]):
+        if sum(_width(column) + GAP for _, column in columns) <= width + GAP:
+            break
+        columns = [each for each in columns if each[0] not in heads]
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for number, (_, column) in enumerate(columns):
+        table.add_column(column[0], justify="right" if number else "left", no_wrap=True)
+    for row in list(zip(*(column for _, column in columns), strict=True))[1:]:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _dropped(heads: Sequence[str]) -> list[list[str]]:
+    """Return the columns that go together where the terminal is narrow, in order: the test errors stay."""
+    minor = [measure.titled for measure in MEASURES.values() if not measure.chief]
+    found = [head for head in heads if head.endswith(tuple(minor))]
+    valid = [head for head in heads if ": valid " in head]
+    return [["train loss"], ["learning rate"], ["seconds"], found, valid]
+
+
+def _head(text: str) -> str:
+    """Return the head of a column in lines, what is before a colon on its own."""
+    parts = printable(text).split(": ")
+    return ":\n".join("\n".join(wrap(part, HEAD, break_long_words=False)) for part in parts)
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace(" minus ", "\nminus ")
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(len(line) for cell in column for line in cell.split("\n"))
 
 
 def as_markdown(found: Comparison, name: str) -> str:

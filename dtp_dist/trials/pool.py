@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from dtp_dist import import_path
 from dtp_dist.runtime.processes import thread_variables
 from dtp_dist.storage.files import unwritable
 from dtp_dist.system import remains
 from dtp_dist.system.interruption import check, held
-from dtp_dist.system.process import ending, signal_with_parent
+from dtp_dist.system.process import ending
 from dtp_dist.text.foreign import open_log
-from dtp_dist.trials.process import ENDED
+from dtp_dist.trials.child import Child
+from dtp_dist.trials.process import BEGUN, ENDED
 from dtp_dist.trials.trial import Trial, end, processes_of, progress, record
-from dtp_dist.trials.worker import job_of
 
-START = import_path.program_of("dtp_dist.trials", "process")
 LOG = "workers.log"
 """What the processes print: warnings, and what a user's own code says."""
 
@@ -37,7 +28,6 @@ END_SECONDS = 20.0
 """Seconds that runs which are to stop may take to end in good order, all together."""
 
 KILL_SECONDS = 10.0
-READ_BYTES = 1 << 16
 
 Tell = Callable[[str], None]
 
@@ -74,56 +64,6 @@ def at_once(trials: Sequence[Trial]) -> int:
     return max(1, (os.cpu_count() or 1) // busy)
 
 
-class _Worker:
-    """A process that trains one trial after another, as its parent sees it."""
-
-    def __init__(self, log: io.FileIO, variables: dict[str, str]) -> None:
-        self.trial: Trial | None = None
-        self.reading, writing = os.pipe()
-        self._heard = b""
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(writing), import_path.PACKAGE],
-                pass_fds=[writing],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-                preexec_fn=partial(signal_with_parent, os.getpid(), signal.SIGTERM),
-                env=import_path.stage_environment() | variables,
-            )
-        finally:
-            os.close(writing)
-
-    def begin(self, trial: Trial) -> None:
-        """Let it train a trial; that it is gone shows when it is listened to."""
-        self.trial = trial
-        job = asdict(replace(job_of(trial), past=False))
-        with suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(job, default=str).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def listen(self) -> list[dict[str, Any]]:
-        """Return what it has said since.
-
-        Raises:
-            EOFError: it is gone.
-        """
-        data = os.read(self.reading, READ_BYTES)
-        if not data:
-            raise EOFError
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def leave(self) -> None:
-        """Let it end by itself once it has nothing more to train."""
-        with suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-        os.close(self.reading)
-
-
 class _Pool:
     """Workers, and the trials that none of them has begun yet."""
 
@@ -131,8 +71,8 @@ class _Pool:
         self._due, self._log, self._tell = list(trials), log, tell
         self._variables = thread_variables(trials[0].config)
         self._selector = selectors.DefaultSelector()
-        self._workers: list[_Worker] = []
-        self._left: list[_Worker] = []
+        self._workers: list[Child] = []
+        self._left: list[Child] = []
 
     def run(self, jobs: int) -> None:
         """Train all, ``jobs`` at a time."""
@@ -142,44 +82,56 @@ class _Pool:
             check()
             for key, _ in self._selector.select(LOOK_SECONDS):
                 self._hear(key.data)
+            for worker in list(self._workers):
+                if not worker.begun and time.monotonic() > worker.due:
+                    self._lost(worker, "its process did not begin within parallel.start_timeout")
 
     def _start(self) -> None:
         with held():  # whoever is started is ended
-            worker = _Worker(self._log, self._variables)
+            worker = Child(self._log, self._variables)
             self._workers.append(worker)
-        self._selector.register(worker.reading, selectors.EVENT_READ, worker)
+        self._selector.register(worker.line, selectors.EVENT_READ, worker)
         worker.begin(self._due.pop(0))
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: Child) -> None:
         trial = worker.trial
         assert trial is not None
         try:
             for values in worker.listen():
-                if ENDED not in values:
+                if BEGUN in values:
+                    worker.begun = True
+                elif ENDED not in values:
                     self._tell(progress(trial, values))
-                    continue
-                self._tell(end(trial))
-                if self._due:
-                    worker.begin(self._due.pop(0))
                 else:
-                    self._retire(worker)
+                    self._ended(worker, trial)
         except EOFError:
-            self._lost(worker, trial)
+            try:
+                how = ending(worker.process.wait(END_SECONDS))
+            except subprocess.TimeoutExpired:
+                how = "its process does not answer any more"
+            self._lost(worker, how)
 
-    def _lost(self, worker: _Worker, trial: Trial) -> None:
-        """Record that a worker is gone, and replace it."""
-        try:
-            how = ending(worker.process.wait(END_SECONDS))
-        except subprocess.TimeoutExpired:
-            how = "its process does not answer any more"
+    def _ended(self, worker: Child, trial: Trial) -> None:
+        """Give a worker its next trial, if there is one."""
+        self._tell(end(trial))
+        if self._due:
+            worker.begin(self._due.pop(0))
+        else:
+            self._retire(worker)
+
+    def _lost(self, worker: Child, how: str) -> None:
+        """Record that a worker is gone, or of no use, and replace it."""
+        trial = worker.trial
+        assert trial is not None
+        worker.process.kill()
         record(trial.record, "failed", f"{how}; the same command resumes it", final=False)
         self._tell(end(trial))
         self._retire(worker)
         if self._due:
             self._start()
 
-    def _retire(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.reading)
+    def _retire(self, worker: Child) -> None:
+        self._selector.unregister(worker.line)
         self._workers.remove(worker)
         self._left.append(worker)
         worker.leave()
@@ -198,7 +150,7 @@ class _Pool:
         self._selector.close()
 
 
-def _unended(workers: Sequence[_Worker], seconds: float) -> Iterator[_Worker]:
+def _unended(workers: Sequence[Child], seconds: float) -> Iterator[Child]:
     """Yield those whose processes have not ended after some seconds, all together."""
     limit = time.monotonic() + seconds
     for worker in workers:

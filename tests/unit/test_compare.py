@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dtp_dist import load_config, train
+from dtp_dist import load_config
 from dtp_dist.cli.commands import app
-from dtp_dist.compare.figures import figures, write_curves
 from dtp_dist.compare.plan import FILE, SEEDS, open_comparison, plan_comparison, seeds_in
-from dtp_dist.compare.result import Comparison
-from dtp_dist.compare.table import as_csv, as_markdown, by_rule, by_seed, on_screen
 from dtp_dist.compare.twin import check_entries
 from dtp_dist.config import read_config, to_dict
 from dtp_dist.errors import ConfigError, DataError
-from dtp_dist.report.files import drawing
 from dtp_dist.storage.lock import locked
 from dtp_dist.storage.origin import origin_of
+from dtp_dist.trials import child, pool
 from dtp_dist.trials.pool import at_once
-from dtp_dist.trials.trial import Trial, outcome_of, record
-from dtp_dist.trials.worker import job_of, run_trial
-from runs import read_result, small, write_config
+from dtp_dist.trials.trial import Trial, outcome_of
+from runs import small, write_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICK = ("train.max_steps=6", "monitor.tensorboard=false", "data.train_examples=240")
@@ -201,86 +197,51 @@ def test_so_many_runs_are_trained_at_once_as_there_are_cores_for(tmp_path, monke
         assert at_once(plan(tmp_path, *overrides)) == due
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
-    """Two rules, two seeds; the last run has failed."""
-    folder = tmp_path_factory.mktemp("compared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        trials = plan(folder, compare=SLOWER)
-        (folder / "both").mkdir()
-        for trial in trials[:3]:
-            run_trial(job_of(trial), lambda values: None)
-        record(trials[3].record, "failed", "its process was killed", final=False)
-    return trials
+def test_a_worker_that_never_begins_fails_its_run_within_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START", "import time; time.sleep(600)")
+    trials = plan(tmp_path, "parallel.start_timeout=0.1")[:2]
+    trials[0].folder.parent.mkdir()
+    told: list[str] = []
+    pool.train_all(trials, jobs=1, folder=trials[0].folder.parent, tell=told.append)
+    why = "its process did not begin within parallel.start_timeout; the same command resumes it"
+    assert told == [f"dtp-seed0  failed: {why}", f"backprop-seed0  failed: {why}"]
+    assert not psutil.Process().children()
 
 
-def test_a_run_of_a_comparison_has_the_bits_of_one_that_is_trained_alone(trained, tmp_path):
-    due = train(load_config(small(), [*QUICK, "seed=1", f"run_dir={tmp_path / 'run'}"])).result
-    assert read_result(trained[2].folder)["weights_sha256"] == due["weights_sha256"]
+def test_a_worker_that_ends_at_once_fails_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "START", "print('no torch here'); raise SystemExit(3)")
+    trials = plan(tmp_path)[:1]
+    trials[0].folder.parent.mkdir()
+    pool.train_all(trials, jobs=4, folder=trials[0].folder.parent, tell=lambda line: None)
+    found = outcome_of(trials[0])
+    assert (found.state, found.final) == ("failed", False)
+    assert found.message == "its process ended with exit code 3; the same command resumes it"
+    assert (trials[0].folder.parent / pool.LOG).read_text() == "no torch here\n"
 
 
-def test_tables_have_means_deviations_and_each_seed(trained):
-    found = Comparison([outcome_of(trial) for trial in trained])
-    errors = [read_result(trial.folder)["test_error"] for trial in trained[:3]]
-    rules = by_rule(found)
-    assert rules[0] == [
-        "rule",
-        "learning rate",
-        "runs",
-        "valid error, %",
-        "test error, %",
-        "train loss",
-        "seconds",
-    ]
-    own, twin, difference = rules[1:]
-    mean, deviation = (errors[0] + errors[2]) / 2, abs(errors[0] - errors[2]) / 2**0.5
-    assert own[:3] == ["dtp", "0.001", "2 of 2"]
-    head, _, tail = own[4].partition(" ± ")
-    assert (float(head), float(tail)) == (pytest.approx(mean, abs=0.006), pytest.approx(deviation, rel=0.1))
-    assert twin[:5] == ["backprop", "0.0003", "1 of 2", twin[3], f"{errors[1]:.2f}"]
-    assert difference[:3] == ["dtp minus backprop", "", "1 pairs"]
-    assert float(difference[4]) == pytest.approx(errors[0] - errors[1], abs=0.006)
-    seeds = by_seed(found)
-    assert [row[0] for row in seeds] == ["seed", "0", "1"]
-    assert seeds[1][2::2] == [f"{errors[0]:.2f}", f"{errors[1]:.2f}"]
-    assert seeds[2][3:] == ["failed", "failed"]
-    assert on_screen(seeds).row_count == 2
-    page = as_markdown(found, "small")
-    assert f"| 0 | {seeds[1][1]} | {errors[0]:.2f} |" in page
-    assert "- backprop-seed1: its process was killed" in page
-    rows = list(csv.DictReader(as_csv(found).decode().splitlines()))
-    assert [(row["rule"], row["seed"], row["state"]) for row in rows] == [
-        *(("dtp", "0", "done"), ("dtp", "1", "done"), ("dtp", "mean", ""), ("dtp", "deviation", "")),
-        *(("backprop", "0", "done"), ("backprop", "1", "failed")),
-        *(("backprop", "mean", ""), ("backprop", "deviation", "")),
-    ]
-    assert float(rows[2]["test_error"]) == pytest.approx(mean)
-    assert float(rows[3]["test_error"]) == pytest.approx(deviation)
-    assert (rows[7]["test_error"], rows[5]["message"]) == ("", "its process was killed")
+ADVICE = [
+    ((["--with", "dtp"], "name another one"), ["--with", "tp"]),
+    ((["--seeds", "3-2"], "write 2-3"), ["--seeds", "2-3"]),
+    ((["seed=3"], "write --seeds"), ["--seeds", "3"]),
+    ((["run_dir=x"], "write --dir"), ["--dir", "x"]),
+    ((["compare.backprop.rule.name=tp"], "write it under its own name"), ["compare.tp.rule.target_step=0.1"]),
+    ((["compare.backprop.seed=1"], "leave it out"), []),
+]
 
 
-def test_figures_are_png_and_pdf_of_error_and_loss_over_epochs(trained, tmp_path):
-    groups = Comparison([outcome_of(trial) for trial in trained]).begun()
-    drawn = figures(groups)
-    assert list(drawn) == ["error", "loss"]
-    for chart in drawn["error"]:
-        assert [curve.name for curve in chart.curves] == ["dtp", "backprop"]
-        assert [x for x, _ in chart.curves[0].points] == [1]
-        assert list(chart.curves[0].band) == [1]
-        assert not chart.curves[1].band
-    written = write_curves(tmp_path, groups, drawing("figures"))
-    names = ["curves.csv", "error.png", "error.pdf", "loss.png", "loss.pdf"]
-    assert [path.name for path in written] == names
-    assert [path.read_bytes()[:4] for path in written[1:]] == [b"\x89PNG", b"%PDF", b"\x89PNG", b"%PDF"]
-    rows = list(csv.DictReader(written[0].read_text().splitlines()))
-    (error,) = (row for row in rows if (row["curve"], row["quantity"]) == ("dtp", "test_error"))
-    assert (error["minibatch"], error["epoch"], error["runs"]) == ("6", "1", "2")
-
-
-def test_without_matplotlib_the_figures_are_left_out(trained, tmp_path):
-    groups = Comparison([outcome_of(trial) for trial in trained]).begun()
-    assert [path.name for path in write_curves(tmp_path, groups, None)] == ["curves.csv"]
+@pytest.mark.parametrize(("wrong", "right"), ADVICE)
+def test_what_a_message_advises_works(tmp_path, monkeypatch, wrong, right):
+    """It gets as far as to train."""
+    monkeypatch.chdir(tmp_path)
+    begun: list[Sequence[Trial]] = []
+    monkeypatch.setattr(pool, "train_all", lambda trials, **more: begun.append(trials))
+    words, told = wrong
+    for more in (words, right):
+        done = CliRunner().invoke(app, ["compare", str(write_config(tmp_path)), *more], standalone_mode=False)
+        if more is words:
+            assert told in str(done.exception)
+            assert not begun
+    assert begun
 
 
 def test_a_folder_in_which_another_process_is_at_work_is_refused(tmp_path, monkeypatch):
