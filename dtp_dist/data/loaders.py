@@ -15,13 +15,17 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dtp_dist.data.batches import Batches
 from dtp_dist.errors import DataError
 from dtp_dist.system.process import signal_with_parent
+
+Array = NDArray[np.uint8 | np.float32]
 
 TRAINING = "train"
 MOST = 4
@@ -78,14 +82,15 @@ class ReadAhead:
                 continue
             if isinstance(found, Sick):
                 raise DataError(found.text)
-            return found
+            rows = torch.tensor(found)  # in memory of torch's own, as what any process reads
+            return rows.pin_memory() if self._pinned else rows
         text = f"minibatch {index} of {split} can't be read, since its readers end ({reason})"
         raise DataError(f"data.loaders: {text}; if memory is short, write data.loaders=0")
 
-    def _read(self, which: Which) -> Tensor | Sick:
+    def _read(self, which: Which) -> Array | Sick:
         """Return the minibatch; from then on, others are read as they follow on it."""
         coming = self._coming if self._next == which and self._coming is not None else self._begin(which)
-        found: Tensor | Sick = next(coming)
+        found: Array | Sick = next(coming)
         self._next = self._order.after(which)
         return found
 
@@ -112,7 +117,6 @@ class ReadAhead:
             batch_size=None,
             num_workers=self._count,
             collate_fn=_as_it_is,
-            pin_memory=self._pinned,
             persistent_workers=True,
             multiprocessing_context="fork" if sys.platform == "linux" else None,
             worker_init_fn=partial(_settle, os.getpid()),
@@ -165,15 +169,18 @@ class _Order(Sampler[Which]):
         return Which(which.split, which.epoch + 1, 0) if which.split == TRAINING else None
 
 
-class _Minibatches(Dataset[Tensor | Sick]):
-    """What a process reads: the rows of a minibatch, or why they can't be read."""
+class _Minibatches(Dataset[Array | Sick]):
+    """What a process reads: the rows of a minibatch, or why they can't be read.
+
+    Arrays travel in the pipe itself; tensors would by files that a killed process leaves behind.
+    """
 
     def __init__(self, batches: Mapping[str, Batches]) -> None:
         self._batches = {split: each.alone() for split, each in batches.items()}
 
-    def __getitem__(self, which: Which) -> Tensor | Sick:
+    def __getitem__(self, which: Which) -> Array | Sick:
         try:
-            return self._batches[which.split].stored(which.epoch, which.number)
+            return self._batches[which.split].stored(which.epoch, which.number).numpy()
         except DataError as error:
             return Sick(str(error))
         except Exception as error:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ def batches(folder: Path) -> dict[str, Batches]:
     }
 
 
-def readers() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+@pytest.fixture
+def readers() -> Callable[[], list[psutil.Process]]:
+    """What returns the processes that this one has started since."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: [each for each in psutil.Process().children(recursive=True) if each not in before]
 
 
 def gone(processes: list[psutil.Process]) -> None:
@@ -79,7 +83,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_minibatches_are_the_same_in_any_order_and_nothing_is_left(folder, count):
+def test_minibatches_are_the_same_in_any_order_and_nothing_is_left(folder, count, readers):
     due, ahead = batches(folder), batches(folder)
     read = read_ahead(ahead, count)
     assert read is not None
@@ -114,7 +118,7 @@ def read_in_a_pool(folder: Path) -> Any:
     return ahead["train"].minibatch(1, 2)[0].tolist()
 
 
-def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder):
+def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder, readers):
     due, ahead = batches(folder)["train"], batches(folder)
     read = read_ahead(ahead, 1)
     assert read is not None
@@ -130,7 +134,7 @@ def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder):
 
 
 @pytest.mark.slow
-def test_loaders_that_are_killed_again_and_again_end_it_with_advice(folder):
+def test_loaders_that_are_killed_again_and_again_end_it_with_advice(folder, readers):
     ahead = batches(folder)
     ahead["train"].augmentation = Deadly()  # type: ignore[assignment]
     read = read_ahead(ahead, 1)
@@ -174,7 +178,8 @@ def test_what_reads_ends_with_whom_it_reads_for(folder):
         ahead = batches(folder)
         read_ahead(ahead, 2)
         ahead["train"].minibatch(0, 0)
-        os.write(told, b" ".join(str(each.pid).encode() for each in readers()))
+        own = psutil.Process().children()
+        os.write(told, b" ".join(str(each.pid).encode() for each in own))
         time.sleep(PATIENCE)
         os._exit(0)
     processes = [psutil.Process(int(each)) for each in os.read(reading, 100).split()]

@@ -43,6 +43,8 @@ ALLOWED = {
     ("profiling/links.py", "multiprocessing"),
     ("runtime/local/control_line.py", "multiprocessing"),
     ("runtime/local/process.py", "multiprocessing"),
+    # Between a stage and the processes that read for it, over pipes that they inherit.
+    ("data/loaders.py", "multiprocessing"),
     # CIFAR's files are pickles; the names in them stand for functions of ours, or are refused, as a test of
     # those files holds.
     ("data/sets/cifar_files.py", "pickle"),
