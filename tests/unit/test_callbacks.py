@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from dtp_dist import Epoch, Line, Monitor, Start, resume, train
 from dtp_dist.config import Config
 from dtp_dist.errors import CallbackError, ConfigError, StorageError
 from dtp_dist.monitor.console import ConsoleMonitor
-from runs import newest, read_metrics, read_result, small_config
+from runs import PATIENCE, newest, read_metrics, read_result, small_config, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,6 +191,30 @@ def test_an_error_while_a_run_fails_does_not_hide_why(tmp_path):
     others = [Late("close", OSError("last")), Broken("close", OSError("last"))]
     with pytest.raises(CallbackError, match=r"First.write .* raised StorageError: first"):
         train(config_for(tmp_path / "run"), monitors=[First(), *others])
+
+
+HANGING = """
+import signal, sys, time
+from dtp_dist import Monitor, load_config, train
+from dtp_dist.system.interruption import take_signals
+
+class Hanging(Monitor):
+    def end_epoch(self, epoch):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(3600)
+
+take_signals()
+train(load_config(sys.argv[1], ["run_dir=run", "monitor.tensorboard=false"]), monitors=[Hanging()])
+"""
+
+
+@pytest.mark.slow
+def test_a_monitor_that_hangs_can_be_interrupted(tmp_path):
+    call = [sys.executable, "-c", HANGING, write_config(tmp_path)]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode != 0
+    last = read_metrics(tmp_path / "run")[-1]
+    assert (last["event"], last["step"]) == ("interrupted", 30)
 
 
 @pytest.mark.parametrize(

@@ -312,3 +312,14 @@ def test_variants_with_nothing_but_defaults_have_identities_of_their_own():
         optimizer = {"forward": {"name": name, "lr": 0.1}, "inverse": {"name": "sgd", "lr": 0.1}}
         optimizers.add(origin_of(load_config({**raw, "optimizer": optimizer})))
     assert len(optimizers) == len(OPTIMIZERS)
+
+
+def test_a_manifest_of_before_evaluations_were_judged_is_read(tmp_path):
+    def without_later_keys(raw: Raw) -> None:
+        for key in ("best", "improved", "waited", "epoch_examples", "epoch_seconds"):
+            del raw["totals"][key]
+
+    folder = write(tmp_path, 30)
+    change(folder, without_later_keys, hashed=True)
+    found = newest_checkpoint(tmp_path, ORIGIN)[1].totals
+    assert (found.best, found.improved, found.waited, found.epoch_examples) == (None, None, 0, 0)
