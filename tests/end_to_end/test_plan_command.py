@@ -33,6 +33,7 @@ def test_a_plan_is_measured_shown_and_kept(tmp_path):
     assert len(actions) == stages * 50, "monitor.trace_minibatches of each stage"
 
 
+@pytest.mark.slow
 def test_a_quick_plan_is_one_json_object(tmp_path):
     write_config(tmp_path)
     done = run_cli("plan", "small.yaml", "parallel.stages=2", "--quick", "--json", cwd=tmp_path)
@@ -77,6 +78,7 @@ def test_what_is_no_list_of_numbers_is_refused():
         counts_of("1;2", layers=5)
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     write_config(tmp_path)
     done = run_cli("plan", "small.yaml", "--quick", "--out", "nowhere/plan.html", cwd=tmp_path)

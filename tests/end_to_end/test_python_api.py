@@ -33,6 +33,7 @@ def test_what_the_package_offers():
         _ = dtp_dist.nonsense
 
 
+@pytest.mark.slow
 def test_train_returns_the_result_and_the_network(tmp_path):
     config = small_config(f"run_dir={tmp_path / 'run'}", "train.epochs=3", "optimizer.forward.lr=0.003")
     result, network = train(config)
@@ -184,6 +185,7 @@ def test_a_run_that_was_killed_before_its_result_was_written_gives_it_when_it_is
         resume(run_dir)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_newest_checkpoint_that_is_its_own(tmp_path):
     """Weights of another seed and a step that was changed are passed over; the bits stay the same."""
     every = ("train.checkpoint_every=4", "train.keep_checkpoints=9", "monitor.tensorboard=false")

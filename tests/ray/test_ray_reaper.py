@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from dtp_dist.runtime.ray import reaper
 from dtp_dist.runtime.ray.reaper import MARK
@@ -33,6 +34,7 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_what_is_marked_ends_after_the_driver_and_nothing_else_does():
     driver = subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE)
     started = [driver, frozen := sleeper("this"), other := sleeper("other")]

@@ -300,6 +300,7 @@ COMMANDS_AND_ADVICE: list[tuple[Words, str, Words]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", COMMANDS_AND_ADVICE, ids=[row[1] for row in COMMANDS_AND_ADVICE])
 def test_what_a_command_advises_works(run, tmp_path, row):
     wrong, words, taken = row

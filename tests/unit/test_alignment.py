@@ -195,6 +195,7 @@ def lines(tmp_path, *overrides: str) -> tuple[str, list[dict[str, float]]]:
     return result["weights_sha256"], [line for line in told if line]
 
 
+@pytest.mark.slow
 def test_runs_measure_the_same_in_any_partition_and_learn_as_if_they_did_not(tmp_path):
     quiet, without = lines(tmp_path)
     one, alone = lines(tmp_path, "monitor.alignment_every=5")

@@ -98,6 +98,7 @@ def config_of(run_dir: Any, layers: list[dict[str, Any]], *overrides: str, rule:
     return load_config(raw, [f"run_dir={run_dir}", "train.max_steps=6", *overrides])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["dtp", "ldrl", "fw_dtp", "tp", "autoencoder"])
 def test_it_trains_with_every_rule_on_any_partition(tmp_path, rule):
     learning = {"auto": True, "iterations": 2, "sigma": 0.1, "activation": "tanh"}

@@ -79,6 +79,7 @@ def test_an_epoch_that_is_not_evaluated_has_its_own_measures(tmp_path):
     assert "valid_error" in last - first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", ["train.checkpoint_every=null", "train.checkpoint_every=20"])
 @pytest.mark.parametrize("evaluated", ["train.evaluate_every=1", "train.evaluate_every=3"])
 def test_a_monitor_ends_training_in_order(tmp_path, every, evaluated):

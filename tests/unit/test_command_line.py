@@ -37,6 +37,7 @@ def test_commands_and_options_are_completed(tmp_path):
     assert "--allow-code" in completed(tmp_path, "eval", "--")
 
 
+@pytest.mark.slow
 def test_names_and_files_of_configurations_are_completed(tmp_path):
     write_config(tmp_path, name="mnist_mine.yaml")
     assert completed(tmp_path, "train", "mnist") == ["mnist_backprop", "mnist_dtp_adam", "mnist_mine.yaml"]
@@ -45,6 +46,7 @@ def test_names_and_files_of_configurations_are_completed(tmp_path):
     assert completed(tmp_path, "train", "some/where/") == [], "the shell completes names of files"
 
 
+@pytest.mark.slow
 def test_keys_are_completed(tmp_path):
     found = completed(tmp_path, "train", "digits_dtp", "train.ev")
     assert found == ["train.evaluate_every=", "train.evaluate_passes="]
@@ -55,6 +57,7 @@ def test_keys_are_completed(tmp_path):
     assert "passes over the training set" in " ".join(with_help)
 
 
+@pytest.mark.slow
 def test_folders_of_runs_are_completed(tmp_path):
     for age, name in enumerate(("new", "old")):
         run = tmp_path / "runs" / name
@@ -66,6 +69,7 @@ def test_folders_of_runs_are_completed(tmp_path):
     assert completed(tmp_path, "eval", "runs/o") == ["runs/old"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_scripts_for_shells_name_the_command(tmp_path, shell):
     done = run_cli(cwd=tmp_path, env={"_DTP_DIST_COMPLETE": f"source_{shell}"})

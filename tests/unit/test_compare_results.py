@@ -83,6 +83,7 @@ def test_tables_have_means_deviations_and_each_seed(trained):
     assert (rows[7]["test_error"], rows[5]["message"]) == ("", "its process was killed")
 
 
+@pytest.mark.slow
 def test_figures_are_png_and_pdf_of_error_and_loss_over_epochs(trained, tmp_path):
     groups = Comparison([outcome_of(trial) for trial in trained]).begun()
     drawn = figures(groups)

@@ -102,6 +102,7 @@ def test_there_are_five_ways():
     assert [title[:2] for title in WAYS] == ["1.", "2.", "3.", "4.", "5."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", WAYS)
 def test_each_way_to_bring_data_works_from_an_empty_folder(empty, title):
     blocks = sections()[title]
@@ -112,6 +113,7 @@ def test_each_way_to_bring_data_works_from_an_empty_folder(empty, title):
     assert result["test_error"] < 60.0, "it learns"
 
 
+@pytest.mark.slow
 def test_data_sets_of_hugging_face_go_through_a_function(empty, monkeypatch):
     if importlib.util.find_spec("datasets") is None:
         module = types.ModuleType("datasets")

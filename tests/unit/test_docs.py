@@ -112,6 +112,7 @@ def section(title: str) -> str:
     return ARCHITECTURE.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
+@pytest.mark.slow
 def test_every_room_is_in_the_architecture_above_all_that_it_imports():
     listed = re.findall(r"^\| `(\w+)` \|", section("Rooms"), re.MULTILINE)
     assert set(listed) == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

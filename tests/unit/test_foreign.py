@@ -127,6 +127,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 def test_a_text_that_stands_for_too_much_is_one_line(tmp_path, text):
     path = tmp_path / CONFIG

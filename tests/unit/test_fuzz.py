@@ -131,6 +131,7 @@ def test_a_configuration_with_odd_values(raw):
             load_config(source if isinstance(source, dict) else yaml.safe_load(source))
 
 
+@pytest.mark.slow
 @fuzz(40)
 @given(st.sampled_from(CONFIGS).flatmap(edited), st.lists(st.tuples(texts, texts), max_size=2))
 def test_a_configuration_file_with_odd_values_and_overrides(tmp_path, raw, overrides):
@@ -151,6 +152,7 @@ YAML_BITS = st.sampled_from(
 yaml_texts = st.lists(YAML_BITS | st.text(max_size=3), max_size=25).map("".join)
 
 
+@pytest.mark.slow
 @fuzz(200)
 @given(st.binary(max_size=60) | yaml_texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_as_a_configuration_a_space_or_a_run_s_configuration(tmp_path, data):
@@ -171,6 +173,7 @@ distributions = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @fuzz(80)
 @given(
     st.dictionaries(
@@ -189,6 +192,7 @@ def test_a_space(tmp_path, raw):
             read_config(small(), as_overrides(space.draw(0, trial)))
 
 
+@pytest.mark.slow
 @fuzz(200)
 @given(edited(json.loads(MANIFEST)) | values | st.binary(max_size=40) | st.integers(0, len(MANIFEST)))
 def test_a_manifest(document):
@@ -251,6 +255,7 @@ def frames(draw: st.DrawFn) -> list[bytes]:
     return [bytes(frame) for frame in found]
 
 
+@pytest.mark.slow
 @fuzz(300)
 @given(frames(), st.integers(0, 2))
 def test_a_message(received, number):
@@ -295,6 +300,7 @@ names = (
 )
 
 
+@pytest.mark.slow
 @fuzz(30)
 @given(
     edited(LINES),

@@ -229,6 +229,7 @@ def test_the_message_names_the_layers_key():
         load_config(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_pipelined_runs_learn_without_an_inverse_optimizer(norm, tmp_path):
     """Two stages, two minibatches in flight, on the digits."""

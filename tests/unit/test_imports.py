@@ -133,6 +133,7 @@ def test_runtimes_do_not_know_who_composes_them(path):
     assert not imported_parts(path) & {"planning", "profiling", "training", "cli", "monitor"}
 
 
+@pytest.mark.slow
 def test_only_the_ray_runtime_and_the_search_import_ray():
     """In places whose names say so, which nothing imports that has to work without Ray."""
     users = {module_of(path) for path in FILES if "ray" in foreign(path)}

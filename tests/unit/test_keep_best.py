@@ -56,6 +56,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays_next_to_the_newest(kept):
     result, found = read_result(kept), evaluations(kept)
     step, epoch, error = best_of(result)
@@ -113,6 +114,7 @@ def test_the_command_line_says_which_it_was(tmp_path, monkeypatch):
     assert f"best valid error {error:.2f} % in epoch 1, step 30; eval and export take it with --best" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", ["null", "20"])
 def test_the_bits_are_those_of_a_run_that_keeps_none(tmp_path, every):
     """An epoch's end drains the pipeline anyway; there a checkpoint is added."""
@@ -125,6 +127,7 @@ def test_the_bits_are_those_of_a_run_that_keeps_none(tmp_path, every):
     assert checkpoints(tmp_path / "best") == sorted({best["best_step"], 90})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [40, 100, 170])
 def test_a_run_that_is_resumed_knows_its_best(kept, tmp_path, step):
     with pytest.raises(KeyboardInterrupt):
@@ -137,6 +140,7 @@ def test_a_run_that_is_resumed_knows_its_best(kept, tmp_path, step):
     assert checkpoints(tmp_path / "run") == checkpoints(kept)
 
 
+@pytest.mark.slow
 def test_switched_on_by_resume_it_begins_there(tmp_path):
     train(config_for(tmp_path / "run", "train.epochs=3"))
     with pytest.raises(StorageError, match=r"no best checkpoint was kept; train with train.keep_best=true"):

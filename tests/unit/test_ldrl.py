@@ -250,6 +250,7 @@ def angles(layers, learned, x, labels) -> list[float]:
     return found[::-1]
 
 
+@pytest.mark.slow
 def test_inverses_of_a_conv_net_turn_displacements_towards_the_negative_gradient():
     rate = Cosine(start=0.02, length=21, unit="minibatch")
     layers = build(

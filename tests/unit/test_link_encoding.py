@@ -125,6 +125,7 @@ def test_noise_on_its_input_keeps_a_layer_from_seeing_bits():
     assert sent_as(config, config.build_rule(), 2, Phase.EVALUATE) == "real"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["dtp", "backprop", "fw_dtp"])
 def test_bits_give_the_same_weights_and_errors_as_numbers_and_fewer_bytes(tmp_path, monkeypatch, rule):
     one = run(tmp_path, rule)

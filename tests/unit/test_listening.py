@@ -205,6 +205,7 @@ def test_a_stage_that_freezes_while_a_checkpoint_is_written_is_lost_within_failu
     runtime.close()
 
 
+@pytest.mark.slow
 def test_a_slow_disk_is_not_silence_and_its_work_follows(tmp_path):
     """A driver that was busy with a checkpoint for longer than failure_timeout lost healthy stages."""
     runtime, done = Scripted("parallel.failure_timeout=0.5"), []

@@ -195,6 +195,7 @@ def config_of(folder: Path, *overrides: str) -> Any:
     return load_config(raw, ["train.epochs=3", *overrides])
 
 
+@pytest.mark.slow
 def test_a_run_has_the_same_bits_with_any_number_of_loaders_any_cache_and_after_a_resume(folder, tmp_path):
     def run(name: str, *overrides: str) -> Any:
         return train(config_of(folder, f"run_dir={tmp_path / name}", *overrides)).result

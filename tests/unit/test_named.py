@@ -88,6 +88,7 @@ def test_code_of_an_override_is_looked_for_where_the_name_was_typed(here):
     assert load_config("mnist_backprop", ["data.name=my_own_data:load"]).code_dir == str(here)
 
 
+@pytest.mark.slow
 def test_the_list_has_every_name_with_what_it_is(here):
     found = dict(described())
     assert list(found) == names()

@@ -67,6 +67,7 @@ def loads_pickles(path: Path) -> Iterator[str]:
             yield str(node.arg)
 
 
+@pytest.mark.slow
 def test_nothing_in_the_package_loads_pickles():
     """But for Ray's own calls, and CIFAR, which torchvision unpickles once its checksum is right."""
     paths = sorted(PACKAGE.rglob("*.py"))

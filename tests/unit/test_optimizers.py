@@ -206,6 +206,7 @@ def test_no_gradient_outlives_its_step():
     assert all(parameter.grad is None for parameter in parameters(layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_parameter_whose_memory_is_transposed_learns_as_any_other(name):
     """An optimizer that walks parameter and gradient as flat memory must find them laid out alike."""

@@ -45,6 +45,7 @@ def photos(tmp_path: Path) -> dict[str, Any]:
     return {"name": "image_folder", "root": str(write_folder(tmp_path / "photos"))}
 
 
+@pytest.mark.slow
 def test_the_bits_are_the_same_however_images_are_kept_and_stages_run(tmp_path, photos):
     due = run(tmp_path, "due", photos)["weights_sha256"]
     assert run(tmp_path, "read", photos, "data.cache=none")["weights_sha256"] == due
@@ -136,6 +137,7 @@ def test_eval_refuses_other_classes_and_takes_other_images(tmp_path, photos):
         evaluate(tmp_path / "run", "test")
 
 
+@pytest.mark.slow
 def test_data_that_are_handed_over_train_resume_and_evaluate(tmp_path):
     x, y = torch.from_numpy(pixels((40, 3, 4, 5))), torch.arange(40) % 3
     pair = {"train": (x, y), "classes": ["cat", "dog", "eel"]}
@@ -171,6 +173,7 @@ def test_what_a_user_should_know_of_the_data_is_in_the_log(tmp_path, photos):
     ]
 
 
+@pytest.mark.slow
 def test_a_table_and_a_function_run_in_processes_too(tmp_path, monkeypatch):
     root = write_table(tmp_path / "here" / "t.csv")
     (tmp_path / "here" / "my_rows.py").write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +67,7 @@ def test_every_segment_lies_in_its_epoch_at_its_place(config, per_epoch):
         assert part.ends_epoch == (part.end % per_epoch == 0)
 
 
+@pytest.mark.slow
 @given(configs(), PER_EPOCH)
 def test_checkpoints_are_where_they_were_asked_for_and_at_the_end(config, per_epoch):
     total, every = total_steps(config, per_epoch), config.train.checkpoint_every

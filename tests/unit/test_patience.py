@@ -41,6 +41,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return train(config_for(tmp_path_factory.mktemp("impatient") / "run", "train.patience=2")).result
 
 
+@pytest.mark.slow
 def test_training_ends_after_so_many_epochs_without_a_lower_error(impatient, tmp_path):
     assert (impatient["steps"], impatient["stopped_early"]) == (150, True)
     errors = [
@@ -52,6 +53,7 @@ def test_training_ends_after_so_many_epochs_without_a_lower_error(impatient, tmp
     assert outcome(impatient) == {**outcome(whole), "stopped_early": True}
 
 
+@pytest.mark.slow
 def test_it_says_why_in_the_file_and_on_the_terminal(impatient, tmp_path):
     [(step, epoch, message)] = stops(Path(impatient["run_dir"]))
     assert (step, epoch) == (150, 5)
@@ -64,6 +66,7 @@ def test_it_says_why_in_the_file_and_on_the_terminal(impatient, tmp_path):
     assert f"stopped early at step 150: {message}\n" in paper.export_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [20, 100, 145])
 def test_a_run_that_is_resumed_ends_in_the_same_epoch_with_the_same_bits(impatient, tmp_path, step):
     """Also from within an epoch, when the one before it has not been better."""
@@ -74,6 +77,7 @@ def test_a_run_that_is_resumed_ends_in_the_same_epoch_with_the_same_bits(impatie
     assert outcome(resume(tmp_path / "run").result) == outcome(impatient)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_once_it_had_ended_trains_no_more(impatient, tmp_path):
     train(config_for(tmp_path / "run", "train.patience=2"))
     (tmp_path / "run" / "result.json").unlink()
@@ -81,6 +85,7 @@ def test_a_run_that_was_killed_once_it_had_ended_trains_no_more(impatient, tmp_p
     assert [step for step, _, _ in stops(tmp_path / "run")] == [150, 150]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("train.min_delta=0.1",)])
 def test_a_run_that_ended_early_says_how_it_is_trained_for_longer_and_that_works(tmp_path, more):
     train(config_for(tmp_path / "run", "train.patience=2", *more))
@@ -91,12 +96,14 @@ def test_a_run_that_ended_early_says_how_it_is_trained_for_longer_and_that_works
     assert (result["steps"], result["stopped_early"]) == (180, False)
 
 
+@pytest.mark.slow
 def test_more_patience_lets_it_go_on(tmp_path):
     train(config_for(tmp_path / "run", "train.patience=1"))
     assert read_result(tmp_path / "run")["steps"] == 120
     assert resume(tmp_path / "run", ["train.patience=2"]).result["steps"] == 150
 
 
+@pytest.mark.slow
 def test_patience_that_begins_with_resume_counts_from_there(tmp_path):
     train(config_for(tmp_path / "run", "train.patience=2"))
     resume(tmp_path / "run", ["train.patience=null"])
@@ -104,12 +111,14 @@ def test_patience_that_begins_with_resume_counts_from_there(tmp_path):
     assert result["steps"] > 210, "the first evaluation after it can't be worse than none"
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_no_early_end(tmp_path):
     result = train(config_for(tmp_path / "run", "train.patience=2", "train.epochs=5")).result
     assert (result["steps"], result["stopped_early"]) == (150, False)
     assert stops(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_an_improvement_may_be_asked_to_be_large(tmp_path):
     """From 40 to 25.5 percent is none of 20 points; from 40 to 14.5, two epochs after it, is one."""
     hasty = train(config_for(tmp_path / "hasty", "train.patience=1", "train.min_delta=20")).result
@@ -120,6 +129,7 @@ def test_an_improvement_may_be_asked_to_be_large(tmp_path):
     assert calm["steps"] == 150
 
 
+@pytest.mark.slow
 def test_epochs_are_counted_where_not_all_are_evaluated(tmp_path):
     seldom = ("train.patience=1", "train.evaluate_every=2")
     result = train(config_for(tmp_path / "run", *seldom)).result

@@ -233,6 +233,7 @@ def test_bars_stand_at_their_layer_and_height():
     assert tall == pytest.approx(2 * half, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("degrees", "top"), [((), 90), ((10.0, 90.5), 90), ((91.0, 3.0), 120), ((179.0,), 180)]
 )
@@ -249,6 +250,7 @@ def test_the_note_of_a_picture_makes_it_higher():
     assert angle_bars(values, "near 0 by construction: update of layer 5").height > angle_bars(values).height
 
 
+@pytest.mark.slow
 def test_the_timeline_has_a_row_a_stage_in_the_colours_that_everything_has():
     """Stage 0 is on top, as in the report, the plan and the schedule's drawing."""
     spans = [

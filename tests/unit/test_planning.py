@@ -35,6 +35,7 @@ def balanced_partition(costs: list[float], stages: int) -> list[int]:
     return cheapest_partition(lambda layers: total[layers.stop] - total[layers.start], len(costs), stages)
 
 
+@pytest.mark.slow
 @given(costs=COSTS, data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_partition_is_the_best_of_all(costs, data):
@@ -47,6 +48,7 @@ def test_partition_is_the_best_of_all(costs, data):
     assert max(stage_costs(costs, found)) == best
 
 
+@pytest.mark.slow
 @given(costs=COSTS, data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_among_equals_the_last_stage_is_as_cheap_as_possible(costs, data):

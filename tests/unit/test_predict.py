@@ -72,6 +72,7 @@ def test_an_exact_step_is_one_wave_up_and_one_down():
     assert found.backprop == pytest.approx((4 * 1 + 4 * 2 + 3) * MS), "T before U there too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["dtp", "ldrl"])
 def test_backpropagations_step_is_that_of_its_own_exact_run(rule):
     config = small_config(f"rule={{name: {rule}}}")
@@ -208,6 +209,7 @@ def test_memory_is_about_that_of_a_run(in_flight):
         assert (ahead > 0) == (in_flight == 3 and stage < 2)
 
 
+@pytest.mark.slow
 def test_measured_costs_are_of_every_layer_and_action():
     threads = torch.get_num_threads()
     of = compared_costs(small_config(), [EVERY], [2, 3], seconds=0.5)  # however slow this machine is
@@ -254,6 +256,7 @@ def test_a_cut_can_be_balanced_by_measured_time(monkeypatch):
     assert asked == [([2], SECONDS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["auto", "ipc", "tcp"])
 def test_a_link_is_measured_over_the_runs_transport(transport):
     link = measured_link(small_config(f"parallel.transport={transport}"))

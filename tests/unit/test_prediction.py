@@ -89,6 +89,7 @@ def test_arrays_give_what_the_same_images_give(photos, tmp_path):
     np.testing.assert_allclose(rows_of(both), wanted[:3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_numbers_have_the_names_of_their_columns(tmp_path):
     values = np.random.default_rng(0).normal(size=(60, 4)).round(4)
     for name, part in (("train", values[:40]), ("test", values[40:])):
@@ -111,6 +112,7 @@ def test_numbers_have_the_names_of_their_columns(tmp_path):
     assert float(rows[3]["price"]) == pytest.approx(found[3].values["price"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_several_labels_have_their_probabilities(tmp_path):
     generator = np.random.default_rng(0)
     y = generator.integers(0, 2, (60, 3))
@@ -141,6 +143,7 @@ def test_sampled_layers_are_averaged_and_the_same_each_time(tmp_path):
     assert predict(tmp_path / "run", x) == predict(tmp_path / "run", x)
 
 
+@pytest.mark.slow
 def test_what_is_printed(photos):
     images = sorted((photos / "photos" / "test" / "dog").iterdir())[:2]
     wanted = predict(photos / "run", images)
@@ -219,6 +222,7 @@ def test_images_are_converted_where_that_is_asked_for(photos, tmp_path):
     assert len(predict(photos / "run", tmp_path / "a", convert=True)) == 2
 
 
+@pytest.mark.slow
 def test_a_sick_image_ends_it_with_nothing_printed(photos, tmp_path):
     sick = truncated(tmp_path)
     done = run_cli("predict", photos / "run", photos / "photos" / "test", sick, "--convert", "--out", "a.csv",
@@ -265,6 +269,7 @@ def test_classes_without_names_have_their_numbers(photos, tmp_path, names):
     assert list(found[0].values) == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_names_of_others_order_nothing_at_the_terminal(photos, tmp_path):
     run = changed(photos / "run", tmp_path / "run", names=["\x1b[31mred", "b\rc", "c"])
     for form in ([], ["--csv"], ["--json"]):

@@ -77,6 +77,7 @@ def test_the_data_of_curves_are_a_row_a_place_and_those_of_runs_a_row_a_run(runs
     assert list(csv_files(groups, runs.parent / "one.csv")) == [runs.parent / "one.csv"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_data_and_pictures_next_to_the_page(runs, monkeypatch):
     monkeypatch.chdir(runs.parent)
     assert typed("report", runs, "--csv", "data", "--png", "pictures/all")[0] is None
@@ -117,6 +118,7 @@ def test_names_of_others_are_names_of_files_within_the_folder(tmp_path):
     assert {path.name for path in files} == {"curves.png", "a-b.png", "a-b 2.png", "curves 2.png"}
 
 
+@pytest.mark.slow
 def test_a_picture_is_the_same_bytes_each_time_and_leaves_out_what_is_empty():
     charts = [Chart("a", "error, %", CURVES, "epochs"), Chart("b", "none", [CURVES[2]], "epochs")]
     for form, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
@@ -125,6 +127,7 @@ def test_a_picture_is_the_same_bytes_each_time_and_leaves_out_what_is_empty():
         assert picture(charts[:1], form) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [True, False, None])
 def test_many_curves_over_decades_are_a_picture(log):
     curves = [Curve(f"layer {i}", [(1.0, 10.0**-i), (2.0, 0.0)], "#000000", "", {1.0: 1.0}) for i in range(9)]

@@ -359,6 +359,7 @@ def test_backpropagation_through_residual_layers_is_autograds():
     assert_all_near(moved, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dtp", "ldrl", "backprop"])
 def test_any_partition_gives_the_same_bits(name):
     found = []

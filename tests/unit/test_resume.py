@@ -79,6 +79,7 @@ def whole(tmp_path_factory) -> str:
     return train(config_for(tmp_path_factory.mktemp("whole") / "run")).result["weights_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left", ["as it was", "config alone", "unfinished checkpoints", "half a config's twin"]
 )
@@ -154,6 +155,7 @@ def test_a_run_with_code_is_advised_to_allow_it(tmp_path, monkeypatch):
     typed(advised(said))
 
 
+@pytest.mark.slow
 def test_a_run_of_module_instances_goes_on_in_python(tmp_path):
     def modules():
         torch.manual_seed(0)
@@ -182,6 +184,7 @@ def test_a_divergence_advises_other_settings_in_a_run_of_its_own_and_that_works(
     typed(f"{command} optimizer.forward.lr=1e-3 rule.target_step=0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [(), ("train.max_steps=7",), ("train.max_steps=30",)])
 def test_a_run_that_is_trained_to_its_end_says_how_to_go_on_and_that_works(tmp_path, limits):
     train(config_for(tmp_path / "run", *limits))
@@ -192,6 +195,7 @@ def test_a_run_that_is_trained_to_its_end_says_how_to_go_on_and_that_works(tmp_p
     assert read_result(tmp_path / "run")["steps"] > before
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_checkpoints_is_not_trained_over(tmp_path, whole):
     train(config_for(tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -211,6 +215,7 @@ def test_weights_that_are_not_there_yet_come_with_resume(tmp_path):
     assert evaluate(tmp_path / "run", "test")[1] == 30
 
 
+@pytest.mark.slow
 def test_another_experiment_and_a_virtual_run_are_trained_in_runs_of_their_own(tmp_path):
     train_until(config_for(tmp_path / "run"), 10)
     with pytest.raises(ConfigError, match="another experiment; train it in a run of its own"):

@@ -49,6 +49,7 @@ def outputs_and_labels(network: torch.nn.Module, config: Config, split: str) -> 
     return network(x).detach().double(), labels
 
 
+@pytest.mark.slow
 def test_numbers_are_learned_and_measured_as_their_definitions_say(tmp_path):
     config = of_numbers(
         *NUMBERS, "train.epochs=30", "optimizer.forward.lr=0.01", f"run_dir={tmp_path / 'run'}"
@@ -79,6 +80,7 @@ def test_numbers_are_learned_and_measured_as_their_definitions_say(tmp_path):
         assert step == 210
 
 
+@pytest.mark.slow
 def test_several_labels_are_learned(tmp_path):
     config = of_numbers(
         *LABELS, "train.epochs=30", "optimizer.forward.lr=0.01", f"run_dir={tmp_path / 'run'}"
@@ -92,6 +94,7 @@ def test_several_labels_are_learned(tmp_path):
     assert result["test_error"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 def test_classes_are_learned_as_one_hot_numbers(tmp_path, loss):
     """And measured by errors."""

@@ -127,6 +127,7 @@ KINDS: list[tuple[Callable[[Path], None], dict[str, Any], list[int], str, str]] 
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", KINDS, ids=[row[0].__name__ for row in KINDS])
 def test_what_is_found_trains_at_once(here, row):
     make, data, shape, layers, loss = row
@@ -181,6 +182,7 @@ def test_a_channel_that_is_always_the_same_is_not_standardized(here):
     train(load_config(path, ["train.max_steps=2", "monitor.tensorboard=false"]))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_to_type_next(here):
     small_images(here / "my photos")
     done = run_cli("init", "my photos", cwd=here)

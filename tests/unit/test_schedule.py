@@ -80,12 +80,14 @@ def cells_of(drawing):
 # What the generator makes
 
 
+@pytest.mark.slow
 @relaxed
 @given(schedules())
 def test_every_schedule_is_valid(schedule):
     validate(schedule.rows(), schedule)
 
 
+@pytest.mark.slow
 @relaxed
 @given(schedules())
 def test_one_slot_per_link_is_enough(schedule):
@@ -264,6 +266,7 @@ def test_a_repeated_action_is_named_and_marked(schedule, data):
     assert "second time" in message
 
 
+@pytest.mark.slow
 @relaxed
 @given(schedules(phases=[Phase.BOTH, Phase.INVERSE, Phase.FORWARD]), st.data())
 def test_two_swapped_actions_of_a_minibatch_are_named(schedule, data):

@@ -118,6 +118,7 @@ def test_with_costs_of_one_it_is_the_drawing(stages, count, in_flight, phase):
     assert starts == ticks
 
 
+@pytest.mark.slow
 @given(pipeline=pipelines(), keep=st.integers(0, 12))
 @settings(max_examples=60, deadline=None)
 def test_what_is_kept_is_the_end_of_all(pipeline, keep):

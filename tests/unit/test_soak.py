@@ -91,6 +91,7 @@ def python(code: str, tokens: Path, *more: Path, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_cold_import_holds_the_interpreter_in_a_stage_and_not_in_the_driver(tmp_path):
     tokens, token = tmp_path / "tokens", tmp_path / "tokens" / "import-0"
     tokens.mkdir()
@@ -136,6 +137,7 @@ def two_runs(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("soak")
 def test_every_deed_spoils_the_newest_checkpoint_and_can_be_undone(two_runs, tmp_path):
     from helpers.soak_checkpoints import DEEDS, spoil

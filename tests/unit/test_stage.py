@@ -45,6 +45,7 @@ def with_module(kind: str, sizes=SIZES, iterations: int = 1):
 # Any partition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dtp", "tp", "backprop"])
 @pytest.mark.parametrize("kind", [None, "normalized_pair", "dropout_pair"])
 def test_any_partition_gives_the_same_bits(kind, name):

@@ -64,6 +64,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor], side: str = "") -> b
 # What is taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small", "kinds"])
 def test_an_exported_network_gives_every_forward_map_its_weights_and_buffers(runs, name):
     """Inverses, of which such a file has none, are fresh."""
@@ -177,6 +178,7 @@ def copied(runs: Path, folder: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_any_partition_and_a_resume_without_the_file_end_with_the_same_bits(runs, tmp_path):
     file = copied(runs, tmp_path)
     given = ("train.checkpoint_every=2", f"model.weights={file}")

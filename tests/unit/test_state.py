@@ -48,6 +48,7 @@ def train(parts, first: int, last: int) -> None:
         exact_step(parts, k, *minibatch(k, dtype=torch.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, "normalized_pair", "dropout_pair", "transposed_pair"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_fresh_network_goes_on_from_a_saved_state_with_the_same_bits(optimizer, kind):

@@ -253,6 +253,7 @@ def test_stopping_the_run_ends_the_wait_of_a_full_sender(context: Any, local: st
         fill(sender)
 
 
+@pytest.mark.slow
 def test_a_sender_waits_once_the_link_is_full_and_goes_on_later(context: Any, endpoint: str) -> None:
     sender, receiver = connected(context, endpoint, high_water=3, timeout=1.0)
     with pytest.raises(LinkError, match=r"waiting for room for minibatch \d+: gave up"):
@@ -282,6 +283,7 @@ def test_a_dropped_message_counts_as_sent_and_is_missed(context: Any, endpoint: 
         receiver.receive(0, Phase.BOTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sender", "receiver"])
 def test_a_cut_link_brings_nothing_more(context: Any, endpoint: str, end: str) -> None:
     sender, receiver = connected(context, endpoint, timeout=1.0)

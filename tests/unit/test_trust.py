@@ -170,6 +170,7 @@ def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 SLOW = pytest.mark.slow  # they import torch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -205,6 +205,7 @@ def job_of(trial: Trial, **sections: Any) -> Job:
     return Job(trial.folder, trial.record, raw, str(trial.folder.parent), [], trial.metric)
 
 
+@pytest.mark.slow
 def test_a_halted_trial_goes_on_from_its_checkpoint_and_tells_the_past_again(trial):
     job = job_of(trial, train={"epochs": 3})
     told: list[int] = []

@@ -31,6 +31,7 @@ def with_rule(name: str, **settings: Any) -> dict[str, Any]:
 # Rules
 
 
+@pytest.mark.slow
 def test_a_rule_of_the_user_s_trains_with_the_bits_of_the_rule_that_it_is(tmp_path):
     """It doubles a step, which DTP may have as well."""
     mine = load_config(with_rule("user_rules:Doubled", target_step=0.2, times=2.0), QUIET)
@@ -102,6 +103,7 @@ def test_the_rule_of_the_documents_is_what_they_say(tmp_path, monkeypatch):
 PIPELINE = ("parallel.stages=3", "parallel.in_flight=3", "train.checkpoint_every=6")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [(), PIPELINE], ids=["exact", "with delay"])
 def test_a_run_with_imported_optimizers_ends_with_the_same_bits_wherever_it_was_cut(tmp_path, pipeline):
     """With delay their rates are scaled, their memory is longer, and F looks ahead."""
@@ -127,6 +129,7 @@ def _with(config: Config, *overrides: str) -> Config:
     return load_config(to_dict(config), overrides)
 
 
+@pytest.mark.slow
 def test_muon_by_its_import_path_trains_layers_without_biases(tmp_path):
     raw = small(optimizer={"forward": {"name": "torch.optim:Muon", "lr": 1e-2}}, rule={"name": "backprop"})
     raw["model"]["defaults"]["bias"] = False

@@ -58,6 +58,7 @@ def test_it_trains_goes_on_from_a_checkpoint_evaluates_and_is_exported(tmp_path,
     assert written.keys() == network.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_every_part_of_it_learns_or_stays(tmp_path):
     untrained = train(of_kind("counting", tmp_path / "0", "train.max_steps=1")).network
     trained = train(of_kind("counting", tmp_path / "1", "train.max_steps=12")).network
@@ -74,6 +75,7 @@ def test_a_tied_weight_is_one_parameter_and_under_both_names_in_an_exported_file
     assert torch.equal(state["0.first.weight"], state["0.second.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [1, 2])
 def test_instances_may_be_lazy_and_tied(tmp_path, stages):
     def run(name: str) -> str:
@@ -113,6 +115,7 @@ ONE_LEFT = "data.batch_size=109"
 """1,200 examples make 11 minibatches of 109, and one of 1."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "shape", "rule", "refused"),
     [

@@ -76,6 +76,7 @@ def run(config: Config, *phases: Phase, count: int = 6) -> tuple[list[SegmentRes
         return results, [[f"{span.activity} {span.minibatch}" for span in spans] for spans in runtime.spans()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [

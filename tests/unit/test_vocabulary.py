@@ -96,12 +96,14 @@ def test_the_scan_finds_forms():
     assert own_forms(ast.parse(code)) == [".2f", ",", ",.0f", ".3g"]
 
 
+@pytest.mark.slow
 def test_people_read_numbers_in_the_forms_of_one_place():
     """The algorithm, which imports no text, and commands to paste say a setting as it was written: ``g``."""
     found = {str(path.relative_to(PACKAGE)): own_forms(ast.parse(path.read_text())) for path in FILES}
     assert {name for name, forms in found.items() if forms} == MACHINES.keys()
 
 
+@pytest.mark.slow
 def test_no_code_compares_phases_or_activities_with_strings():
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {words & (PHASES | WAITS)}"
