@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from dtp_dist import load_config, resume, train
-from dtp_dist.data import Batches, load
+from dtp_dist.data import Batches, load, loaders
 from dtp_dist.data.augmentation import Augmentation
 from dtp_dist.data.loaders import read_ahead
 from dtp_dist.errors import ConfigError, DataError
@@ -134,7 +134,8 @@ def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder, readers):
 
 
 @pytest.mark.slow
-def test_loaders_that_are_killed_again_and_again_end_it_with_advice(folder, readers):
+def test_loaders_that_are_killed_again_and_again_end_it_with_advice(folder, readers, monkeypatch):
+    monkeypatch.setattr(loaders, "ATTEMPTS", 1)  # each takes DataLoader five seconds to notice
     ahead = batches(folder)
     ahead["train"].augmentation = Deadly()  # type: ignore[assignment]
     read = read_ahead(ahead, 1)
@@ -223,11 +224,11 @@ def test_a_killed_stage_leaves_no_loader_and_the_run_recovers_the_same_bits(fold
     live = LiveRun(tmp_path, tmp_path / "t", *LOCAL, "train.epochs=12", "data.loaders=1", env=fault)
     try:
 
-        def loaders() -> list[psutil.Process]:
+        def reading() -> list[psutil.Process]:
             return [each for each in live.stages() if each.ppid() != live.process.pid]
 
-        wait_until(lambda: bool(loaders()), PATIENCE, lambda: "a loader process")
-        (reader,) = loaders()
+        wait_until(lambda: bool(reading()), PATIENCE, lambda: "a loader process")
+        (reader,) = reading()
         live.wait_for_event("checkpoint")
         reader.parent().kill()
         assert live.wait_for_end() == (0, "")
