@@ -223,13 +223,8 @@ def test_a_killed_stage_leaves_no_loader_and_the_run_recovers_the_same_bits(fold
     (tmp_path / "t").mkdir()
     live = LiveRun(tmp_path, tmp_path / "t", *LOCAL, "train.epochs=12", "data.loaders=1", env=fault)
     try:
-
-        def reading() -> list[psutil.Process]:
-            return [each for each in live.stages() if each.ppid() != live.process.pid]
-
-        wait_until(lambda: bool(reading()), PATIENCE, lambda: "a loader process")
-        (reader,) = reading()
         live.wait_for_event("checkpoint")
+        (reader,) = (each for each in live.stages() if each.ppid() != live.process.pid)
         reader.parent().kill()
         assert live.wait_for_end() == (0, "")
         live.wait_for_nothing_left()
