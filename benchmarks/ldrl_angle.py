@@ -1,6 +1,9 @@
-"""Angles between L-DRL's displacements and the negative gradient in a small conv net, before and after I.
+"""Angles between L-DRL's targets and the negative gradient on fixed weights, before and after I.
 
-    python benchmarks/ldrl_angle.py
+    python benchmarks/ldrl_angle.py                                        a small convolutional network
+    python benchmarks/ldrl_angle.py configs/resnet18_cifar10.yaml data.root=../shared/data --minibatches 30
+    python benchmarks/ldrl_angle.py configs/resnet18_cifar10.yaml data.name=synthetic \
+        "data.options={shape: [3, 32, 32], examples: 6000}" --minibatches 30      the same on made-up images
 
 The forward weights stay as they are; the inverses alone learn, K iterations in each of a few minibatches.
 Angles are means over the examples of a minibatch that was not learned from, in degrees.
@@ -9,74 +12,62 @@ Angles are means over the examples of a minibatch that was not learned from, in 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
-
-from dtp_dist.algorithm.build import build_layer, layer_shapes
-from dtp_dist.algorithm.delay import DelayOptions
-from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, FlattenOptions, InverseOptions, Layer
-from dtp_dist.algorithm.maps.base import Call
-from dtp_dist.algorithm.optimizers.kinds import AdamOptions, OptimizerOptions, SGDOptions
-from dtp_dist.algorithm.optimizers.schedules import Cosine
-from dtp_dist.algorithm.randomness import Randomness
-from dtp_dist.algorithm.rules import RULES, Rule
-from dtp_dist.algorithm.stage import Stage
+from dtp_dist import load_config
+from dtp_dist.config.batches import load_batches
+from dtp_dist.data import Batches
 from dtp_dist.phase import Phase
+from dtp_dist.profiling.resolve import resolve
+from dtp_dist.runtime.stage.worker import StageWorker
+from helpers.measuring import machine
 
-SHAPE, CLASSES, BATCH = (3, 12, 12), 10, 64
-
-
-def network(
-    seed: int, iterations: int, sigma: float, optimizer: OptimizerOptions
-) -> tuple[list[Layer], Rule]:
-    """Return two conv layers with overlapping max-pooling, flatten and two dense layers, ELU."""
-    learning = InverseOptions(activation="elu", activation_of="input", iterations=iterations, sigma=sigma)
-    linear = InverseOptions(activation="linear", iterations=iterations, sigma=sigma)
-    image = {"kernel": 3, "padding": 1, "pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
-    options = [
-        ConvOptions(channels=8, **image, inverse=learning),
-        ConvOptions(channels=16, **image, inverse=learning),
-        FlattenOptions(),
-        DenseOptions(units=32, activation="elu", init="uniform", inverse=learning),
-        DenseOptions(units=CLASSES, activation="linear", init="uniform", inverse=linear),
-    ]
-    rule = RULES["ldrl"](name="ldrl").build(len(options))
-    shapes = layer_shapes(SHAPE, options)
-    optimizers = (SGDOptions(lr=0.0), optimizer)
-    layers = [
-        build_layer(each, index, shapes, rule, optimizers, seed=seed) for index, each in enumerate(options, 1)
-    ]
-    return layers, rule
-
-
-def minibatch(number: int) -> tuple[Tensor, Tensor]:
-    """Return images of noise and labels."""
-    generator = torch.Generator().manual_seed(number)
-    return (
-        torch.randn(BATCH, *SHAPE, generator=generator),
-        torch.randint(0, CLASSES, (BATCH,), generator=generator),
-    )
+MAX_POOL = {"pool": "max", "pool_kernel": 3, "pool_stride": 2, "pool_padding": 1}
+FALLING = {"schedule": "cosine", "start": 0.01, "length": 21, "unit": "minibatch"}
+SMALL: dict[str, Any] = {
+    "model": {
+        "input": [3, 12, 12],
+        "defaults": {
+            "activation": "elu",
+            "init": "uniform",
+            "kernel": 3,
+            "padding": 1,
+            "inverse": {"activation": "elu", "activation_of": "input", "iterations": 20, "sigma": 0.1},
+        },
+        "layers": [
+            {"kind": "conv", "channels": 8, **MAX_POOL},
+            {"kind": "conv", "channels": 16, **MAX_POOL},
+            {"kind": "flatten"},
+            {"kind": "dense", "units": 32},
+            {"kind": "dense", "units": 10, "activation": "linear", "inverse": {"activation": "linear"}},
+        ],
+    },
+    "rule": {"name": "ldrl"},
+    "optimizer": {"forward": {"name": "sgd", "lr": 0.1}, "inverse": {"name": "adam", "lr": FALLING}},
+    "data": {"name": "synthetic", "options": {"shape": [3, 12, 12]}, "batch_size": 64},
+}
+"""Two conv layers with overlapping max-pooling, flatten and two dense layers, ELU; made-up images."""
+ONE_STAGE = ("parallel.stages=1", "parallel.runtime=inprocess", "parallel.in_flight=1")
 
 
-def angles(layers: list[Layer], rule: Rule, x: Tensor, labels: Tensor) -> dict[int, float]:
-    """Return, per hidden layer, the mean angle between delta_l and -dLoss/dh_l over the examples, degrees."""
-    h, contexts = [x.clone().requires_grad_()], []
-    for layer in layers:
-        context = layer.f.with_context(h[-1].detach(), Call(Randomness(0, layer.index, 0, "both")))[1]
-        contexts.append(context)
-        h.append(nn.Sequential(*layer.f.torch_modules())(h[-1]))
-    gradients = torch.autograd.grad(cross_entropy(h[-1], labels), h[1:-1])
-    values = [each.detach() for each in h]
-    delta, found = rule.output(values[-1], labels), {}
-    for layer in reversed(layers[1:]):
-        call = Call(Randomness(0, layer.index, 0, "both"), context=contexts[layer.index - 1])
-        delta = rule.propagate(layer, values[layer.index - 1], values[layer.index], delta, call)
-        gradient = gradients[layer.index - 2]
-        cosine = cosine_similarity(delta.flatten(1), -gradient.flatten(1)).clamp(-1.0, 1.0)
-        found[layer.index - 1] = torch.rad2deg(torch.acos(cosine)).mean().item()
-    return dict(sorted(found.items()))
+def angles(worker: StageWorker, batches: Batches) -> list[float]:
+    """Return, per hidden layer, the mean angle between delta_l and -dLoss/dh_l over minibatch 0, degrees."""
+    stage = worker.stage
+    stage.begin(Phase.FORWARD, 0)
+    stage.forward(0, *batches.minibatch(0, 0))
+    stage.target(0, None)
+    stage.align(0, None)
+    stage.abandon()
+    means = stage.meter.take().means()
+    return [means[f"layer/{index}/target_angle"] for index in range(1, len(stage.layers))]
+
+
+def learn(worker: StageWorker, batches: Batches, minibatches: int) -> None:
+    """Let the inverses learn in minibatches 1, 2, ... of epoch 0."""
+    worker.stage.begin(Phase.INVERSE, 0)
+    for k in range(1, minibatches + 1):
+        worker.stage.forward(k, *batches.minibatch(0, k))
+        worker.stage.inverse(k)
 
 
 def main() -> None:
@@ -84,25 +75,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", type=int, default=20, help="K")
-    parser.add_argument("--minibatches", type=int, default=20)
-    parser.add_argument("--sigma", type=float, default=0.1)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("config", nargs="?", help="a configuration of rule ldrl; a small network without")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--minibatches", type=int, default=20, help="to learn from")
     options = parser.parse_args()
-    rate = Cosine(start=options.lr, length=options.minibatches + 1, unit="minibatch")
-    layers, rule = network(options.seed, options.iterations, options.sigma, AdamOptions(lr=rate))
-    stage = Stage(layers, rule, seed=options.seed, remedies=DelayOptions())
-    held_out = minibatch(0)
-    before = angles(layers, rule, *held_out)
-    stage.begin(Phase.INVERSE, 0)
-    for k in range(1, options.minibatches + 1):
-        stage.forward(k, *minibatch(k))
-        stage.inverse(k)
-    after = angles(layers, rule, *held_out)
-    print("layer  before  after (degrees)")
-    for index, angle in before.items():
-        print(f"{index:5d}  {angle:6.1f}  {after[index]:5.1f}")
+    config = resolve(load_config(options.config or SMALL, [*options.overrides, *ONE_STAGE]))
+    batches = load_batches(config)["train"]
+    if options.minibatches >= batches.count:
+        parser.error(
+            f"--minibatches {options.minibatches} is too many; an epoch has {batches.count} with one held out"
+        )
+    worker = StageWorker(config, 0, {"train": batches}, lambda report: None)
+    print(machine())
+    before = angles(worker, batches)
+    learn(worker, batches, options.minibatches)
+    print("layer      kind  before  after (degrees)")
+    pairs = zip(config.model.options, before, angles(worker, batches), strict=False)
+    for index, (layer, old, new) in enumerate(pairs, 1):
+        print(f"{index:5d}  {layer.kind:>8}  {old:6.1f}  {new:5.1f}")
 
 
 if __name__ == "__main__":

@@ -361,11 +361,12 @@ def test_any_partition_gives_the_same_bits(name):
     assert same_bits(found[0], found[2])
 
 
-def of_the_documents(folder: Path, *overrides: str) -> Config:
-    """Return the configuration of the network in docs/layers.md."""
+def of_the_documents(folder: Path, *overrides: str, number: int = 0) -> Config:
+    """Return the configuration of a network in docs/layers.md: of every kind, or residual."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "layers.md").read_text()
-    (written,) = (each for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "input:" in each)
-    raw = small(**yaml.safe_load(written), monitor={"tensorboard": False, "every": 10})
+    written = [each for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "input:" in each]
+    assert len(written) == 2
+    raw = small(**yaml.safe_load(written[number]), monitor={"tensorboard": False, "every": 10})
     return load_config(raw, [f"run_dir={folder / 'run'}", *overrides])
 
 
@@ -392,6 +393,28 @@ def test_the_targets_of_ldrl_come_to_point_down_the_gradient_through_every_kind(
     assert abs(last[0] - last[1]) < 5, "pooling"
     assert abs(last[3] - last[4]) < 5, "the mean of images"
     assert abs(last[2] - last[3]) < 5, "dropout"
+
+
+@pytest.mark.slow
+def test_the_targets_of_the_documents_residual_network_come_near_the_gradient_in_every_layer(tmp_path):
+    """On fixed weights."""
+    settings = ["optimizer.forward={name: sgd, lr: 0}", "monitor.alignment_every=29", "train.epochs=1"]
+    falling = "{schedule: cosine, start: 0.02, length: 31, unit: minibatch}"
+    settings += [f"optimizer.inverse={{name: adam, lr: {falling}}}"]
+    train(of_the_documents(tmp_path, *settings, number=1))
+    lines = [each for each in read_metrics(tmp_path / "run") if "layer/1/target_angle" in each]
+    first, last = (
+        [line[f"layer/{index}/target_angle"] for index in range(1, 6)] for line in lines[:: len(lines) - 1]
+    )
+    assert first[0] > 45, "after the first minibatch's I"
+    assert max(last) < 25
+
+
+@pytest.mark.slow
+def test_the_residual_network_of_the_documents_learns(tmp_path):
+    settings = ("train.epochs=3", "parallel.stages=3", "optimizer.forward.lr=0.01")
+    result = train(of_the_documents(tmp_path, *settings, number=1)).result
+    assert result["test_error"] < 60, "chance is 90"
 
 
 # What does not fit

@@ -13,6 +13,7 @@ from torch import nn
 from dtp_dist.algorithm.layers.initial import INITS
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.maps.sloped import sloped
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap
 from dtp_dist.algorithm.optimizers.kinds import AnyOptimizer, OptimizerOptions
 from dtp_dist.algorithm.optimizers.schedules import Number, ScheduledValue
@@ -20,13 +21,19 @@ from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, Who
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
+DERIVATIVE = "derivative"
+"""Name of what multiplies an inverse's input by the forward activation's derivative, as F found it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InverseOptions(Options):
     """How a layer's inverse learns."""
 
-    activation: str = option("tanh", doc="activation of the inverse (dense, conv)")
+    activation: str = option(
+        "tanh",
+        doc="activation of the inverse (dense, conv); derivative: none, but its input is multiplied by the "
+        "derivative of the forward activation in F (docs/layers.md)",
+    )
     activation_of: Annotated[str, OneOf("output", "input")] = option(
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
@@ -61,6 +68,8 @@ class InverseOptions(Options):
     @property
     def activations(self) -> tuple[str, str]:
         """The activations of the inverse's output and of its input."""
+        if self.activation == DERIVATIVE:
+            return "linear", "linear"
         if self.activation_of == "output":
             return self.activation, "linear"
         return "linear", self.activation
@@ -72,12 +81,26 @@ class InverseOptions(Options):
             RangeError: one is not among ours.
         """
         for key, value, names in (
-            ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("activation", self.activation, (*ACTIVATIONS, DERIVATIVE)),
             ("init", self.init, (None, *INITS)),
         ):
             if value not in names:
                 text = f"{value!r} is not allowed; it must be one of {', '.join(filter(None, names))}"
                 raise RangeError(f"inverse.{key}", text)
+
+    def check_derivative(self, activation: str) -> None:
+        """Check that the derivative of a forward ``activation`` is known in F, if the inverse takes it.
+
+        Raises:
+            RangeError: it does not follow from the activation's output.
+        """
+        if self.activation == DERIVATIVE and not ACTIVATIONS[activation].of_output:
+            text = f"derivative is not allowed next to activation {activation}, whose output does not show it"
+            raise RangeError("inverse.activation", f"{text}; write another inverse.activation")
+
+    def paired(self, forward: Map, inverse: Map, activation: str) -> tuple[Map, Map]:
+        """Return both, the inverse with the derivative of f's ``activation`` if it takes that."""
+        return sloped(forward, inverse, activation) if self.activation == DERIVATIVE else (forward, inverse)
 
 
 @dataclass(frozen=True, kw_only=True)

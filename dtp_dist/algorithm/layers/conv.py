@@ -35,7 +35,7 @@ class KernelOptions(NormalizedOptions):
     )
 
     def __post_init__(self) -> None:
-        self.inverse.check_names()
+        self.check_inverse(self.activation)
 
     @property
     def affine_inverse(self) -> bool:
@@ -122,7 +122,9 @@ class ConvOptions(KernelOptions):
         self._fill(conv, below, self.init, generator)
         first = ConvMap(conv, pooling, self.inner_activation(self.activation), image)
         forward = self.normalized(first, self.activation, self.output_shape(input_shape))
-        return forward, self.inverse_map(input_shape, generator) if inverse else None
+        if not inverse:
+            return forward, None
+        return self.inverse.paired(forward, self.inverse_map(input_shape, generator), self.activation)
 
     def inverse_map(self, input_shape: Shape, generator: torch.Generator) -> Map:
         """Return g_l alone, with fresh weights: from the output's shape back to ``input_shape``."""

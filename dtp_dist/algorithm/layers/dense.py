@@ -61,7 +61,7 @@ class DenseOptions(NormalizedOptions):
     )
 
     def __post_init__(self) -> None:
-        self.inverse.check_names()
+        self.check_inverse(self.activation)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
@@ -97,7 +97,9 @@ class DenseOptions(NormalizedOptions):
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:
         forward = self._forward(input_shape[0], generator)
-        return forward, self.inverse_map(input_shape, generator) if inverse else None
+        if not inverse:
+            return forward, None
+        return self.inverse.paired(forward, self.inverse_map(input_shape, generator), self.activation)
 
     def parameters(self, input_shape: Shape) -> int:
         return super().parameters(input_shape) + self.norm_parameters((self.units,))

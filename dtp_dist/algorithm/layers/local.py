@@ -35,7 +35,9 @@ class LocalOptions(KernelOptions):
         self._fill(local, self.init, generator)
         first = LocalMap(local, self.inner_activation(self.activation))
         forward = self.normalized(first, self.activation, self.output_shape(input_shape))
-        return forward, self._inverse(local, generator) if inverse else None
+        if not inverse:
+            return forward, None
+        return self.inverse.paired(forward, self._inverse(local, generator), self.activation)
 
     def _inverse(self, forward: Local, generator: torch.Generator) -> Map:
         own = self.inverse

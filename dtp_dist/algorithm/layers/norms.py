@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptions, Shape
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.layer_norm import LayerNormMap, RescalingMap
 from dtp_dist.algorithm.maps.normalized import BatchNorm, LayerNorm, Norm, NormalizedMap
@@ -37,6 +37,21 @@ class NormalizedOptions(LayerOptions):
         del inverse
         places = math.prod(self.output_shape(input_shape)[1:])
         return self.norm == "batch" and places == 1
+
+    def kept(self, input_shape: Shape) -> int:
+        return math.prod(self.output_shape(input_shape)) if self.inverse.activation == DERIVATIVE else 0
+
+    def check_inverse(self, activation: str) -> None:
+        """Check what the inverse names, next to the layer's ``activation``.
+
+        Raises:
+            RangeError: one is not among ours, or it takes a derivative that F does not know.
+        """
+        self.inverse.check_names()
+        self.inverse.check_derivative(activation)
+        if self.inverse.activation == DERIVATIVE and self.norm != "none" and self.norm_place == AFTER:
+            text = f"derivative is not allowed with norm_place {AFTER}, where the output does not show it"
+            raise RangeError("inverse.activation", f"{text}; write norm_place: {BEFORE}")
 
     def check_norm(self, output_shape: Shape) -> None:
         """Check that there is something to normalise over.

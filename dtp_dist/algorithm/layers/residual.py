@@ -15,13 +15,14 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.layers.base import LayerOptimizers, LayerOptions, Part, Shape
+from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptimizers, LayerOptions, Part, Shape
 from dtp_dist.algorithm.layers.conv import ConvOptions
 from dtp_dist.algorithm.layers.dense import DenseOptions
 from dtp_dist.algorithm.layers.variants import AUTO, AnyLayer, LayerOrAuto
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.residual import ChainMap, ResidualMap
+from dtp_dist.algorithm.maps.sloped import SlopeKeepingMap
 from dtp_dist.algorithm.options import OneOf, RangeError, option
 from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.algorithm.transmission import REAL
@@ -54,6 +55,7 @@ class ResidualOptions(LayerOptions):
         if not self.body:
             raise RangeError("body", "must be a list of at least one layer")
         self.inverse.check_names()
+        self.inverse.check_derivative(self.activation)
         for key in _changed(self.inverse):
             if key not in OF_SUM:
                 text = "is one of the layers in the body; write it there, or in defaults next to body"
@@ -135,9 +137,11 @@ class ResidualOptions(LayerOptions):
         backward = {place: g for place, (_, g) in reversed(made.items()) if g is not None}
         if not inverse or len(backward) < len(made):
             return forward, None
-        return forward, ResidualMap(*_chains(backward), *self.inverse.activations)
+        own = ResidualMap(*_chains(backward), *self.inverse.activations)
+        return self.inverse.paired(forward, own, self.activation)
 
     def sources(self, input_shape: Shape, forward: Map) -> Mapping[nn.Module, tuple[str, str]]:
+        forward = forward.inner if isinstance(forward, SlopeKeepingMap) else forward
         assert isinstance(forward, ResidualMap)
         found: dict[nn.Module, tuple[str, str]] = {}
         for part in self.parts(input_shape):
@@ -146,7 +150,8 @@ class ResidualOptions(LayerOptions):
 
     def kept(self, input_shape: Shape) -> int:
         parts = self.parts(input_shape)
-        return sum(math.prod(each.output_shape) + each.options.kept(each.input_shape) for each in parts)
+        own = math.prod(self.output_shape(input_shape)) if self.inverse.activation == DERIVATIVE else 0
+        return own + sum(math.prod(each.output_shape) + each.options.kept(each.input_shape) for each in parts)
 
     def parameters(self, input_shape: Shape) -> int:
         return sum(each.options.parameters(each.input_shape) for each in self.parts(input_shape))

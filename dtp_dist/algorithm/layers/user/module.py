@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptions, Shape
 from dtp_dist.algorithm.layers.user.automatic import automatic_inverse
 from dtp_dist.algorithm.layers.user.trial import Pair, check_pair, needs_several, settle
 from dtp_dist.algorithm.maps.base import Map, ModuleMap
@@ -81,6 +81,9 @@ class PairOptions(LayerOptions):
     def __post_init__(self) -> None:
         if self.inverse.auto:
             self.inverse.check_names()
+            if self.inverse.activation == DERIVATIVE:
+                text = "derivative is not allowed of a module of yours, whose activation is not known"
+                raise RangeError("inverse.activation", f"{text}; write another inverse.activation")
 
     @abstractmethod
     def inspected(self, input_shape: Shape) -> Inspected:
