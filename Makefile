@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/digits_dtp.yaml
-JOBS ?= 2
-# Whole files in JOBS processes, in the order of testpaths; JOBS=0 is one after another in this one.
+JOBS ?= 3
+# Whole files in JOBS processes (one more than two cores, since tests of faults wait), in the order of testpaths;
+# JOBS=0 is one after another in this one.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-fast lint format types venv clean help
@@ -44,6 +45,6 @@ clean:
 
 help:
 	@echo "make train [CONFIG=configs/X.yaml] [ARGS='key=value ...']   train (digits by default)"
-	@echo "make test | test-fast [JOBS=2] [ARGS='-k name']             all tests | without the slow ones"
+	@echo "make test | test-fast [JOBS=3] [ARGS='-k name']             all tests | without the slow ones"
 	@echo "make lint | format | types                                  ruff | ruff, in place | mypy"
 	@echo "make venv | clean                                           the environment alone | remove it"

@@ -68,9 +68,9 @@ def test_a_disk_that_is_slower_than_failure_timeout_loses_no_stage(tmp_path, mon
     due = train(tmp_path, "due")["weights_sha256"]
     write = driver.complete_checkpoint
 
-    def slowly(*arguments: Any) -> None:
+    def slowly(*arguments: Any, **options: Any) -> None:
         time.sleep(3.0)
-        write(*arguments)
+        write(*arguments, **options)
 
     monkeypatch.setattr(driver, "complete_checkpoint", slowly)
     result = train(tmp_path, "slow", "train.checkpoint_every=60")
