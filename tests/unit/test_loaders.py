@@ -118,6 +118,7 @@ def read_in_a_pool(folder: Path) -> Any:
     return ahead["train"].minibatch(1, 2)[0].tolist()
 
 
+@pytest.mark.slow
 def test_a_killed_loader_is_replaced_and_the_bits_are_the_same(folder, readers):
     due, ahead = batches(folder)["train"], batches(folder)
     read = read_ahead(ahead, 1)
