@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +108,7 @@ def test_wandb_offline_has_what_was_measured_under_one_id(tmp_path, monkeypatch)
     interrupted(run_dir, "wandb")
     result = resume(run_dir, ["train.epochs=3"]).result
     name = (run_dir / "wandb.id").read_text()
-    files = sorted((run_dir / "wandb").glob(f"offline-run-*/run-{name}.wandb"), key=os.path.getmtime)
+    files = sorted((run_dir / "wandb").glob(f"offline-run-*/run-{name}.wandb"))  # by the time of their start
     assert len(files) == 2, "one for each process; wandb sync puts them together by their id"
     found = [record for path in files for record in records(path)]
     runs = [record.run for record in found if record.HasField("run")]
