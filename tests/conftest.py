@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from warm import WarmStage
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+from dtp_dist.runtime.local import runtime as local_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +50,18 @@ def _signals_as_on_a_terminal() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def warm_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stages of runs in this process start at once (warm.py), unless their program is another one."""
+    usual, real = local_runtime.START, local_runtime.subprocess
+
+    def start(command: Sequence[str], **options: Any) -> Any:
+        return WarmStage(command, **options) if usual in command else real.Popen(command, **options)
+
+    there = SimpleNamespace(**vars(real) | {"Popen": start})
+    monkeypatch.setattr(local_runtime, "subprocess", there)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""The command line in processes that start at once: forks of one that has imported torch and this package.
+"""The command line, and stages, in processes that start at once: forks of one that has imported all.
 
-From ``dtp_dist.cli.main`` on they are what ``python -m dtp_dist`` is, which takes seconds to get there.
-What is about those seconds (the path, early signals) is tested with the real one: ``cold=True`` (runs.py).
+From ``dtp_dist.cli.main`` on they are what ``python -m dtp_dist`` is, which takes seconds to get there;
+stages from ``main`` of their program on. What is about those seconds (the path, early signals) is tested with
+the real ones: ``cold=True`` (runs.py), and stages of which a test does not ask for ``warm_stages``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ANSWER_BYTES = 200
 HEEDED = (signal.SIGHUP, signal.SIGTERM)
@@ -31,14 +33,19 @@ class WarmProcess:
         self.args = list(arguments)
         self.returncode: int | None = None
         self._outputs = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
+        self._begin(cwd, env, [each.fileno() for each in self._outputs])
+
+    def _begin(self, cwd: Path, env: Mapping[str, str], descriptors: list[int], **more: Any) -> None:
+        """Have it forked, with ``descriptors`` of this process, the first two for its outputs."""
         request = {
             "arguments": self.args,
             "cwd": str(cwd),
             "env": dict(env),
             "ignored": [each for each in HEEDED if signal.getsignal(each) == signal.SIG_IGN],
+            **more,
         }
         self._server = server()
-        self.pid = self._server.start(json.dumps(request), [each.fileno() for each in self._outputs])
+        self.pid = self._server.start(json.dumps(request), descriptors)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -69,6 +76,17 @@ class WarmProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+class WarmStage(WarmProcess):
+    """A stage's process, given the command that would start it from nothing; it ends with its connection."""
+
+    def __init__(
+        self, command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], **_: Any
+    ) -> None:
+        self.args = list(command[3:])  # after python -P -c
+        self.returncode = None
+        self._begin(Path.cwd(), env, [1, 2, *pass_fds], stage=list(pass_fds))
 
 
 class Server:

@@ -1,11 +1,13 @@
 """Forks the command line from a process that has imported it already; started by ``warm.py`` with: FD.
 
 Each request is one message of JSON (arguments, folder, environment, ignored signals) with two descriptors,
-for stdout and stderr. The answer is the process's id; when it ends, another has the id and its return code.
+for stdout and stderr; one for a stage says which numbers those that follow must have. The answer is the
+process's id; when it ends, another has the id and its return code.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import io
@@ -21,8 +23,13 @@ from typing import Any
 
 import dtp_dist
 from dtp_dist.cli import main as command_line
+from dtp_dist.runtime.local.process import main as stage
+from dtp_dist.runtime.stage import service
 
 REQUEST = 1 << 20
+DESCRIPTORS = 8
+ASIDE = 500
+"""A number of a descriptor that nobody asks for."""
 OTHERS = ("ray", "tune")  # what imports Ray
 
 
@@ -54,6 +61,24 @@ def become(request: dict[str, Any], outputs: list[int]) -> None:
     sys.orig_argv = [sys.executable, "-m", "dtp_dist", *request["arguments"]]
 
 
+def place(found: list[int], numbers: list[int]) -> None:
+    """Give descriptors the numbers that they had where they come from."""
+    aside = [fcntl.fcntl(each, fcntl.F_DUPFD, ASIDE) for each in found]
+    for each in found:
+        os.close(each)
+    for each, number in zip(aside, numbers, strict=True):
+        os.dup2(each, number)
+        os.close(each)
+
+
+def become_stage(request: dict[str, Any]) -> None:
+    """Be a stage's process, which ends with its connection: its parent is the process that forks."""
+    os.setsid()
+    service.signal_with_parent = lambda *_: None
+    sys.argv = request["arguments"]
+    stage()
+
+
 def text_output(descriptor: int) -> io.TextIOWrapper:
     binary = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
     return io.TextIOWrapper(binary, encoding="utf-8", line_buffering=descriptor == 2)
@@ -74,20 +99,24 @@ def main() -> None:
     preload()
     signal.signal(signal.SIGCHLD, reap)
     while True:
-        data, outputs, _, _ = socket.recv_fds(line, REQUEST, 2)
+        data, found, _, _ = socket.recv_fds(line, REQUEST, DESCRIPTORS)
         if not data:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         if pid := os.fork():
             children.add(pid)
             line.sendall(json.dumps([pid, None]).encode())
-            for each in outputs:
+            for each in found:
                 os.close(each)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             continue
         line.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        become(json.loads(data), outputs)
+        request = json.loads(data)
+        become(request, found[:2])
+        if "stage" in request:
+            place(found[2:], request["stage"])
+            become_stage(request)
         command_line()
 
 

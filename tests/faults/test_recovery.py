@@ -16,7 +16,7 @@ from dtp_dist import load_config
 from dtp_dist.errors import StorageError
 from runs import LOCAL, LiveRun, newest, read_metrics, read_result, run_cli, the_line, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_stages")]
 RUN = ("train.epochs=4", "train.checkpoint_every=20", "parallel.in_flight=2")
 SAME = ("steps", "train_loss", "train_error", "valid_error", "test_error", "weights_sha256")
 

@@ -17,7 +17,7 @@ from dtp_dist.algorithm.rules import RULES
 from dtp_dist.data import SOURCES, load
 from runs import EVERY_KIND, small
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_stages")]
 
 SHORT = ("train.max_steps=12", "monitor.tensorboard=false", "train.evaluate_passes=2")
 OF_RULE: dict[str, dict[str, Any]] = {"dtp": {"update_order": "epoch"}, "autoencoder": {"target_step": 1.0}}

@@ -9,7 +9,7 @@ import pytest
 
 from dtp_dist import load_config, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_stages")]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WIDTHS = (2, 2, 4, 4)

@@ -15,7 +15,7 @@ from dtp_dist import load_config, train
 from dtp_dist.transport.table import TRANSPORTS
 from runs import small
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_stages")]
 
 Result = dict[str, Any]
 Run = Callable[..., Result]

@@ -198,6 +198,7 @@ def config_of(folder: Path, *overrides: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_stages")
 def test_a_run_has_the_same_bits_with_any_number_of_loaders_any_cache_and_after_a_resume(folder, tmp_path):
     def run(name: str, *overrides: str) -> Any:
         return train(config_of(folder, f"run_dir={tmp_path / name}", *overrides)).result

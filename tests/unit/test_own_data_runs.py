@@ -46,6 +46,7 @@ def photos(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_stages")
 def test_the_bits_are_the_same_however_images_are_kept_and_stages_run(tmp_path, photos):
     due = run(tmp_path, "due", photos)["weights_sha256"]
     assert run(tmp_path, "read", photos, "data.cache=none")["weights_sha256"] == due
@@ -174,6 +175,7 @@ def test_what_a_user_should_know_of_the_data_is_in_the_log(tmp_path, photos):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_stages")
 def test_a_table_and_a_function_run_in_processes_too(tmp_path, monkeypatch):
     root = write_table(tmp_path / "here" / "t.csv")
     (tmp_path / "here" / "my_rows.py").write_text(
