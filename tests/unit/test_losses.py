@@ -110,7 +110,7 @@ def test_labels_of_another_width_are_no_data():
 
 
 @EVERY_CASE
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", [*STEPS, "ldrl", "fw_dtp"])
 def test_a_rules_output_target_is_its_own_step_along_the_gradient(name, case):
     """dtp, tp, backprop and autoencoder take that of the minibatch's mean, all others each example's own."""
     loss, labels, own, smoothing = CASES[case]
