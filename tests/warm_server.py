@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,12 @@ def text_output(descriptor: int) -> io.TextIOWrapper:
 
 def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
-    children: set[int] = set()
 
     def reap(*_: object) -> None:
-        for pid in sorted(children):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                children.remove(pid)
-                line.sendall(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
+        """Say which processes have ended; another call may come in the middle, and takes the next ones."""
+        with suppress(ChildProcessError):  # there is none any more
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                line.sendall(json.dumps([ended[0], os.waitstatus_to_exitcode(ended[1])]).encode())
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     preload()
@@ -104,7 +103,6 @@ def main() -> None:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         if pid := os.fork():
-            children.add(pid)
             line.sendall(json.dumps([pid, None]).encode())
             for each in found:
                 os.close(each)
