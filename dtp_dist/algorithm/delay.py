@@ -13,7 +13,7 @@ class DelayOptions(Options):
     """Three remedies, all without effect where the delay is 0.
 
     A target answers activations of weights that have moved since. The first two make the weights move less
-    and more steadily within a delay, the third lets F foresee where they will be:
+    and more steadily within a delay, the third lets F predict where they will be:
 
     - a lower rate (PipeMare, Yang et al. 2021, arXiv 1910.05124);
     - a longer memory of Adam's first moment, so that no single gradient moves the weights far, while in

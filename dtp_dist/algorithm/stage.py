@@ -224,7 +224,7 @@ class Stage:
         return Call(randomness, mode, context=context, epoch=self._epoch)
 
     def measured_of_split(self) -> dict[str, float]:
-        """Return what was measured of the outputs of a whole evaluation, beside the means in ``meter``."""
+        """Return what was measured of the outputs of a whole evaluation, next to the means in ``meter``."""
         return self._output.of_split()
 
     def _measure_output(self, minibatch: int, outputs: Tensor, labels: Tensor) -> None:

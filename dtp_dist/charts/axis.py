@@ -10,7 +10,7 @@ DECADES = 2.0
 """Values that span more than this are drawn on a logarithmic axis, unless it is said which."""
 
 SMALLEST = 1e-300
-"""The least that a logarithmic axis tells from 0."""
+"""The least that a logarithmic axis separates from 0."""
 
 FEW_DECADES = 2
 
@@ -60,7 +60,7 @@ def axis_of(values: Sequence[float], *, log: bool | None = None) -> Axis:
         log = low >= 0 and bool(positive) and math.log10(high / max(min(positive), SMALLEST)) > DECADES
     if log and positive:
         return _decades(min(positive), high)
-    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):  # nothing that ticks could tell apart
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):  # nothing that ticks could separate
         middle = (low + high) / 2
         low = high = middle if abs(middle) > 1e-200 else 0.0
         low, high = (0.0, 2 * high) if high > 0 else (2 * low, 0.0) if low < 0 else (0.0, 1.0)

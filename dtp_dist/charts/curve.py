@@ -38,7 +38,7 @@ class Chart:
         title: what is drawn upwards, with its unit.
         curves: one for each group of runs, or one for each layer.
         x_label: what is drawn across.
-        legend: whether the names of the curves are beside them.
+        legend: whether the names of the curves are next to them.
         log: as in ``charts.axis.axis_of``.
     """
 

@@ -18,7 +18,7 @@ INCHES = (5.6, 3.6)
 
 DOTS_PER_INCH = 200
 FEW_CURVES, FEW_POINTS = 6, 12
-"""More curves than this have their names beside the chart; so few points are marked."""
+"""More curves than this have their names next to the chart; so few points are marked."""
 
 UNDATED: dict[str, dict[str, Any]] = {
     "png": {"Software": None},

@@ -128,7 +128,7 @@ def _curve(curve: Curve, across: Axis, up: Axis, right: float) -> list[str]:
 
 
 def _legend(curves: Sequence[Curve], left: float) -> list[str]:
-    """Return names beside the chart: all, or first, middle and last of many."""
+    """Return names next to the chart: all, or first, middle and last of many."""
     shown = list(curves)
     if len(shown) > 14:
         shown = [curves[round(index * (len(curves) - 1) / 13)] for index in range(14)]

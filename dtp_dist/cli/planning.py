@@ -96,7 +96,7 @@ def counts_of(asked: str, layers: int) -> list[int]:
 
 
 def _write_trace(path: Path, plan: Plan) -> None:
-    """Write what the simulation foresees in the form of a run's trace, its phases one after the other."""
+    """Write what the simulation predicts in the form of a run's trace, its phases one after the other."""
     from dtp_dist.monitor.trace import write_trace
     from dtp_dist.planning.simulate import NANOSECONDS
     from dtp_dist.runtime.layout import Layout

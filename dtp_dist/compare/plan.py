@@ -105,7 +105,7 @@ def _as_name(rule: str) -> str:
 
 
 def open_comparison(folder: Path, source: Path, overrides: Sequence[str], rules: Sequence[str]) -> None:
-    """Make the folder of a comparison, or open that of the same one to go on, maybe with further rules.
+    """Make the folder of a comparison, or open that of the same one to continue, maybe with further rules.
 
     Raises:
         ConfigError: it holds another comparison, or something else.

@@ -172,7 +172,7 @@ def _worded(cls: Any, raw: Any, errors: list[ErrorDetails]) -> ConfigError:
 
 
 def _missing(cls: Any, raw: Any, paths: list[tuple[int | str, ...]]) -> ConfigError:
-    """Return the error for the first key that is missing, and for those beside it."""
+    """Return the error for the first key that is missing, and for those next to it."""
     *above, _ = paths[0]
     names = [str(path[-1]) for path in paths if list(path[:-1]) == above]
     if above and len(names) > 1:

@@ -129,7 +129,7 @@ class TrainConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorConfig(Options):
-    """What is written while a run goes on."""
+    """What is written while a run continues."""
 
     every: Count = option(100, doc="minibatches between two lines of metrics")
     tensorboard: bool = option(True, doc="write TensorBoard's event files")

@@ -1,4 +1,4 @@
-"""What a run writes and shows while it goes on, and the trace it leaves."""
+"""What a run writes and shows while it continues, and the trace it leaves."""
 
 from dtp_dist.monitor.base import Epoch, Line, Monitor, Monitors, Start
 from dtp_dist.monitor.collector import Collector

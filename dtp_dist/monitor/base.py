@@ -134,24 +134,24 @@ class Monitors:
         return time.monotonic() - self._start
 
     def begin(self, start: Start) -> None:
-        """Tell what is known of the run."""
+        """Report what is known of the run."""
         self._tell(lambda each: each.begin(start))
 
     def values(self, step: int, epoch: int, values: Mapping[str, float], **details: Any) -> None:
-        """Tell measured values."""
+        """Report measured values."""
         self._write(Line(step, epoch, self.seconds, values, None, details))
 
     def event(self, step: int, epoch: int, name: str, **details: Any) -> None:
-        """Tell an event."""
+        """Report an event."""
         self._write(Line(step, epoch, self.seconds, {}, name, details))
 
     def end_epoch(self, step: int, number: int, values: Mapping[str, float]) -> list[str]:
-        """Tell that an epoch has ended, and return who asks to end training with it."""
+        """Report that an epoch has ended, and return who asks to end training with it."""
         epoch = Epoch(number, step, self.seconds, values)
         return [str(each) for each in (*self._monitors, *self._guests) if each.end_epoch(epoch)]
 
     def say(self, text: str) -> None:
-        """Tell what the run is waiting for while it starts: for whoever watches, it is kept nowhere."""
+        """Report what the run is waiting for while it starts: for whoever watches, it is kept nowhere."""
         self._tell(lambda each: each.say(text))
 
     def add(self, monitor: Monitor) -> None:
@@ -164,7 +164,7 @@ class Monitors:
         self._monitors.append(monitor)
 
     def warn(self, text: str) -> None:
-        """Tell a warning, from any thread: it is passed on with the next line."""
+        """Report a warning, from any thread: it is passed on with the next line."""
         self._warnings.put(text)
 
     def _write(self, line: Line) -> None:

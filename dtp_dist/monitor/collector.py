@@ -18,7 +18,7 @@ Of one in the labels' own units, so many times the first.
 
 
 class Collector:
-    """Waits until every stage has reported on a minibatch, then tells the monitors one line.
+    """Waits until every stage has reported on a minibatch, then gives the monitors one line.
 
     ``any_units``: the loss is in the labels' own units.
     """

@@ -25,7 +25,7 @@ class MetricsLog(Monitor):
             self._end_last_line()
 
     def write(self, line: Line) -> None:
-        """Append the line; ``details`` and values lie beside ``step``, ``epoch`` and ``time``."""
+        """Append the line; ``details`` and values lie next to ``step``, ``epoch`` and ``time``."""
         record: dict[str, Any] = {"step": line.step, "epoch": line.epoch, "time": round(line.time, 3)}
         if line.event is not None:
             record["event"] = line.event

@@ -2,7 +2,7 @@
 
 A row a stage, a bar an action, an arrow a message from the action that sent it to the one that needed it. A
 stage that waits draws nothing: waiting is the gaps. How long a gap's wait for a message or for room to send
-one took is in ``waited_ms`` and ``send_ms`` of the action beside it. Programs read what it is from ``kind``.
+one took is in ``waited_ms`` and ``send_ms`` of the action next to it. Programs read what it is from ``kind``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _acts(spans: Sequence[Span]) -> dict[Activity, dict[int, list[Span]]]:
 def on_one_clock(stages: Sequence[Sequence[Span]]) -> list[list[Span]]:
     """Return the spans with those of every stage moved to the first stage's clock.
 
-    Messages tell how: none is received before it was sent. Where that holds already, nothing is moved.
+    Messages show how: none is received before it was sent. Where that holds already, nothing is moved.
     """
     moved, shift = [list(spans) for spans in stages[:1]], 0.0
     for below, above in pairwise(stages):

@@ -1,4 +1,4 @@
-"""A plan: what is foreseen for one or several numbers of stages, as data for a table, a page or JSON."""
+"""A plan: what is predicted for one or several numbers of stages, as data for a table, a page or JSON."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def stage_rows(plan: Plan) -> list[dict[str, Any]]:
 
 
 def prediction_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Return what is foreseen for each number of stages."""
+    """Return what is predicted for each number of stages."""
     return [
         {
             "stages": count,

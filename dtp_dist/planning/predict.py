@@ -63,7 +63,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is foreseen for one number of stages; times in seconds, of the device or of ``FLOPS``.
+    """What is predicted for one number of stages; times in seconds, of the device or of ``FLOPS``.
 
     Attributes:
         in_flight: minibatches in flight, at most as many as stages.
@@ -112,7 +112,7 @@ def best_partition(costs: Costs, stages: int, in_flight: int) -> list[int]:
 
 
 def predict(pipeline: Pipeline, partition: Sequence[int], in_flight: int, *, keep: int = 0) -> Prediction:
-    """Return what is foreseen for a partition, each stage having a device of its own.
+    """Return what is predicted for a partition, each stage having a device of its own.
 
     ``keep``: minibatches of the simulation's end whose spans are kept.
     """

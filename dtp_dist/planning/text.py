@@ -61,7 +61,7 @@ def stage_table(plan: Plan) -> tuple[str, Cells]:
 
 
 def count_table(plan: Plan) -> tuple[str, Cells]:
-    """Return title and cells of what is foreseen for each number of stages."""
+    """Return title and cells of what is predicted for each number of stages."""
     unit = plan.unit
     header = ["stages", "in flight", f"{unit} a minibatch", "samples/s", "idle", "speed-up", "bound"]
     rows = [[*header, f"exact step {unit}", f"backprop step {unit}", "partition"]]

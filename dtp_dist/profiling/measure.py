@@ -35,7 +35,7 @@ def measured_costs(config: Config, in_flight: Iterable[int], seconds: float) -> 
 
     Takes about ``seconds``. Where that is too short for a few minibatches, a minibatch or two must do: the
     inverses take ``FEW`` iterations of their K, which stand for all, and what stages share and what delay
-    costs, little beside such layers, is left out.
+    costs, little next to such layers, is left out.
 
     Raises:
         NonFiniteError: training on noise diverged.

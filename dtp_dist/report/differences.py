@@ -17,7 +17,7 @@ COLUMNS = 6
 """So many runs are compared side by side; of more, each value has a row with the runs that have it."""
 
 _UNTOLD = re.compile(r"name|run_dir|(monitor|compare)(\..*)?")
-"""Keys that differ between any two runs and tell nothing, and what no run computes with."""
+"""Keys that differ between any two runs and say nothing, and what no run computes with."""
 
 
 def differences(runs: Sequence[Run], marks: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ DROPPED = (
     *(name for name in OF_METRICS if name not in CHIEF),
     *("data", "rule", "learning_rate", "seed", "folder"),
 )
-"""What goes first where the terminal is narrow: name, state and error stay, and what tells two runs apart."""
+"""What goes first where the terminal is narrow: name, state and error stay, and what distinguishes runs."""
 
 MEASURED = (
     "train_loss",

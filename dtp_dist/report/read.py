@@ -49,7 +49,7 @@ class Run:
         lines: measured values in order, without those that a later attempt measured again.
         events: all events in order.
         result: ``result.json``; {} where there is none.
-        started: seconds since 1970, None where nothing tells.
+        started: seconds since 1970, None where nothing says.
         trace: the spans of ``trace.json``, by stage.
         rows: names of the stages in the trace.
     """

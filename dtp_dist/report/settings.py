@@ -1,4 +1,4 @@
-"""What tells two runs apart: rule, data, learning rates and seed, in few characters."""
+"""What distinguishes two runs: rule, data, learning rates and seed, in few characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``trace.json`` tells of every stage, as plain data; nothing in it is trusted to be there or whole."""
+"""What ``trace.json`` says of every stage, as plain data; nothing in it is trusted to be there or whole."""
 
 from __future__ import annotations
 

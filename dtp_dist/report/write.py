@@ -91,7 +91,7 @@ def write_new(path: Path, data: bytes, option: str, *, replace: bool) -> None:
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a new file, or one beside it that then takes its place; nothing half-written is left."""
+    """Write a new file, or one next to it that then takes its place; nothing half-written is left."""
     if replace:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.chmod(name, path.stat().st_mode & 0o777 if path.is_file() else 0o644)

@@ -1,4 +1,4 @@
-"""What every runtime does: run segments, save and load, tell what happened when, and end cleanly."""
+"""What every runtime does: run segments, save and load, report what happened when, and end cleanly."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def save(self, directory: Path, done: OnSaved) -> None:
-        """Write all layers' states as they are now into ``directory``; training may go on meanwhile.
+        """Write all layers' states as they are now into ``directory``; training may continue meanwhile.
 
         ``done`` is called with all files, in layer order, when they are whole: during a later call of this
         runtime, at the latest in ``flush``.
         """
 
     def aside(self, purpose: str, work: Callable[[], Result], then: Callable[[Result], None]) -> None:
-        """Do slow work while the stages go on; then, in the caller's thread, what follows from its result.
+        """Do slow work while the stages continue; then, in the caller's thread, what follows from its result.
 
         ``then`` is called during a later call of this runtime, at the latest in ``flush``; here, where nobody
         is to be watched meanwhile, both are done at once. ``purpose`` says in an error what it is for.

@@ -100,7 +100,7 @@ class ProcessRuntime(Runtime):
         self._errands.close(ERRAND_GRACE)
 
     def _link_up(self) -> None:
-        """Bind all receiving ends, tell every stage its neighbours, and shake hands on every link."""
+        """Bind all receiving ends, inform every stage of its neighbours, and shake hands on every link."""
         limit = self._start_limit
         bound: list[Address] = self._call("bind", limit=limit)
         self._devices = [address.device for address in bound]

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file per layer, and a manifest that is written last.
 
 A folder ``checkpoints/step-000000500`` without a whole ``manifest.json`` is no checkpoint. Nothing is
-pickled. Layers, not stages, are the unit, so a run may go on with another number of stages.
+pickled. Layers, not stages, are the unit, so a run may continue with another number of stages.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 def _expression(module: nn.Module) -> str:
-    """Return the expression that makes a module of ours; its ``extra_repr`` tells all arguments."""
+    """Return the expression that makes a module of ours; its ``extra_repr`` shows all arguments."""
     if isinstance(module, nn.Linear):
         bias = "" if module.bias is not None else ", bias=False"
         return f"nn.Linear({module.in_features}, {module.out_features}{bias})"

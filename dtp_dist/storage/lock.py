@@ -20,7 +20,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this caller alone; the system lets go of it when the process ends, however it ends.
 
     It is an advisory lock (flock) on an empty file ``.lock`` in the folder, opened for writing, as NFS asks
-    of it; reading goes on. On a file system that has no such locks nothing is held.
+    of it; reading continues. On a file system that has no such locks nothing is held.
 
     Raises:
         StorageError: the folder is held already, or can't be written to.

@@ -80,7 +80,7 @@ class Manifest(_Whole):
 
     ``step`` is the number of minibatches whose last update is done, which is the next one's number.
     ``config_sha256`` is that of everything in the configuration that makes the experiment. With ``totals`` a
-    run that goes on from here ends with the same result.
+    run that continues from here ends with the same result.
     """
 
     step: Count

@@ -35,7 +35,7 @@ FREE = (
     "train.evaluate_passes",
     "train.checkpoint_every",
 )
-"""What may change when a run goes on: where it runs, how long and what it tells."""
+"""What may change when a run continues: where it runs, how long and what it reports."""
 
 PIPELINED = ("parallel.stages", "parallel.partition", "parallel.in_flight", "train.checkpoint_every")
 """What changes the bits of a run with more than one minibatch in flight."""
@@ -78,7 +78,7 @@ def origin_of(config: Config) -> Origin:
     """Return what a checkpoint of the configuration's experiment must be of.
 
     The hash is over all that is not ``FREE``, as far as it differs from its default: so it stays the same
-    when a run goes on elsewhere or longer, and when a later version has further keys.
+    when a run continues elsewhere or longer, and when a later version has further keys.
     """
     told = {key: value for key, value in flat(_written(config)).items() if not key.startswith(FREE)}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

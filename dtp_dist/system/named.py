@@ -60,7 +60,7 @@ def described(folder: Path = CONFIGS) -> Iterator[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """Return what comes before the first full stop that a capital follows: "et al. 2015" goes on."""
+    """Return what comes before the first full stop that a capital follows: "et al. 2015" continues."""
     words = text.split()
     for place, (word, following) in enumerate(zip(words, [*words[1:], "A"], strict=True), 1):
         if word.endswith((".", ".)")) and following[:1].isupper():

@@ -15,7 +15,7 @@ def typed(program: str, *words: object) -> str:
     It goes by its name where the shell finds it by that, else by its path.
 
     Args:
-        program: ``dtp-dist`` or another script that is installed beside Python.
+        program: ``dtp-dist`` or another script that is installed next to Python.
         words: its arguments.
     """
     return shlex.join([*_start(program), *map(str, words)])

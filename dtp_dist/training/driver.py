@@ -59,7 +59,7 @@ class Driver:
 
     Args:
         config: resolved.
-        run_dir: its folder; the newest checkpoint in it is where the run goes on after a loss.
+        run_dir: its folder; the newest checkpoint in it is where the run continues after a loss.
         data: those of the run, whose sizes alone are needed.
         start: the checkpoint to start from, None for fresh weights.
         fresh: whether the folder was made for this attempt, and goes if the data turn out to be bad.
@@ -112,7 +112,7 @@ class Driver:
             raise
 
     def _attempt(self) -> dict[str, Any]:
-        """Start all stages, go on from the checkpoint where there is one, and run to the end."""
+        """Start all stages, continue from the checkpoint where there is one, and run to the end."""
         report, say = self._collector.report, self.monitors.say
         check_schedules(self.config, self._counts["train"], self.totals.step)
         with start_runtime(self.config, report, self._generation, say, self._data.given) as runtime:
@@ -182,7 +182,7 @@ class Driver:
             self.totals.best = None
 
     def _tell_end(self, error: BaseException) -> None:
-        """Tell that the run ended early, what is left of it, what is lost and what to type.
+        """Report that the run ended early, what is left of it, what is lost and what to type.
 
         A full disk must not hide the error.
         """
@@ -224,7 +224,7 @@ class Driver:
             self._end_with(runtime, part, saved=due)
 
     def _asked_to_stop(self, runtime: Runtime, values: dict[str, float]) -> bool:
-        """Tell of an epoch that has ended; returns whether a monitor asks to end training with it."""
+        """Report an epoch that has ended; returns whether a monitor asks to end training with it."""
         try:
             asking = self.monitors.end_epoch(self.totals.step, self.totals.epoch + 1, values)
         except CallbackError:
@@ -250,7 +250,7 @@ class Driver:
         return totals.evaluated
 
     def _save(self, runtime: Runtime, part: Part, *, best: bool) -> None:
-        """Begin a checkpoint; it is one when all its files are whole, while training goes on."""
+        """Begin a checkpoint; it is one when all its files are whole, while training continues."""
         runtime.flush()
         kept = _Kept(self.totals.step)
         folder = new_checkpoint(self.run_dir, self.totals.step)

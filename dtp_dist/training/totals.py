@@ -1,4 +1,4 @@
-"""What a driver counts in a run, as plain data, so that a run that goes on ends with the same result."""
+"""What a driver counts in a run, as plain data, so that a run that continues ends with the same result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Totals:
         self.reading += result.reading
         self.epoch_seconds += result.seconds
         self.bytes_sent += result.bytes_sent
-        if len(self.busy) != len(result.stages):  # a run that goes on with another number of stages
+        if len(self.busy) != len(result.stages):  # a run that continues with another number of stages
             self.busy = [0.0] * len(result.stages)
         self.busy = [total + stage.busy for total, stage in zip(self.busy, result.stages, strict=True)]
         if learns:

@@ -159,7 +159,7 @@ def _where_to_go_on(
 
 
 def _more(config: Config, per_epoch: int, reached: Manifest) -> list[str]:
-    """Return the overrides that let a finished run go on, none where it has not come to its end."""
+    """Return the overrides that let a finished run continue, none where it has not come to its end."""
     train, done, more = config.train, reached.step, []
     if train.max_steps is not None and train.max_steps <= done:
         more.append("train.max_steps=null")

@@ -1,4 +1,4 @@
-"""Payloads by ``torch.distributed``, from GPU to GPU, beside the host links that carry their headers.
+"""Payloads by ``torch.distributed``, from GPU to GPU, next to the host links that carry their headers.
 
 A header goes over its host link as ever: numbered, checked, limited, held back while the receiver is behind.
 Only with a header that is due in hand does the receiver, which knows each payload's dtype and shape by then,
@@ -37,7 +37,7 @@ from dtp_dist.transport.messages import LinkIdentity, Message, MessageKind
 __all__ = ["Carrier", "Groups", "Rendezvous"]
 
 
-_stores: Any = dist  # which does not tell mypy of them
+_stores: Any = dist  # which does not declare them
 
 
 class Rendezvous:

@@ -2,7 +2,7 @@
 
 HELLO        no payload; opens a link, sequence 0
 ACTIVATION   h_l(k) [B, ...] and its labels, int64 [B] or float32 [B, K], from stage s to s+1
-TARGET       delta_l(k) [B, ...], from stage s+1 to s; where diagnostics measure, -dLoss/dh_l(k) beside it
+TARGET       delta_l(k) [B, ...], from stage s+1 to s; where diagnostics measure, -dLoss/dh_l(k) next to it
 
 An h_l of two values may be packed: one bit a unit, in the order of its units, lowest bit of a byte first.
 """

@@ -75,7 +75,7 @@ class _Fixed(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a checked header tells: phase, minibatch, and each payload with its size in bytes."""
+    """What a checked header says: phase, minibatch, and each payload with its size in bytes."""
 
     phase: Phase
     minibatch: int
@@ -139,7 +139,7 @@ def decode(
 
 
 def split(data: Buffer) -> list[memoryview]:
-    """The frames in the bytes of a message that came in one piece, as its header tells their sizes.
+    """The frames in the bytes of a message that came in one piece, as its header says their sizes.
 
     Nothing is checked, that is for `decode` to do: what is left over is a frame more.
     """
@@ -176,7 +176,7 @@ def read_header(
             _check_fixed(_Fixed(*fields), identity, due, expected_sequence)
         payloads, sizes = _read_slots(due, count, bytes(frame[_FIXED.size :]), sizes)
     except (MessageError, LinkError) as error:
-        place = f"{_Fixed(*fields)}: " if magic == MAGIC else ""  # other bytes tell no place
+        place = f"{_Fixed(*fields)}: " if magic == MAGIC else ""  # other bytes say no place
         raise type(error)(f"{identity}: {place}{error}") from None
     return Header(_PHASES[phase], minibatch, payloads, sizes)
 

@@ -29,7 +29,7 @@ class Trial:
     Attributes:
         number: from 0.
         folder: its run directory.
-        values: what tells it from the others: what was drawn for it, or its rule and its seed.
+        values: what distinguishes it from the others: what was drawn for it, or its rule and its seed.
         config: its configuration, checked.
         metric: what trials are compared by, the less the better.
     """

@@ -50,7 +50,7 @@ def _check(config: Config) -> None:
 
 
 def open_search(folder: Path, source: Path, overrides: Sequence[str], space: Path, seed: int) -> None:
-    """Make the folder of a search, or open that of the same one to go on.
+    """Make the folder of a search, or open that of the same one to continue.
 
     Raises:
         ConfigError: it holds another search, or something else.

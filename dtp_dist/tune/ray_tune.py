@@ -102,7 +102,7 @@ def _train(settings: Mapping[str, Any], jobs: Mapping[int, Job]) -> None:
 
 
 class _Watch(TrialProgressCallback):
-    """Tells what trials reach, and records which of them the scheduler has stopped.
+    """Reports what trials reach, and records which of them the scheduler has stopped.
 
     It stands in for Tune's own, which prints of failed trials even where it is told to be silent.
     """
@@ -114,7 +114,7 @@ class _Watch(TrialProgressCallback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Tell what a trial has reached."""
+        """Report what a trial has reached."""
         mine = self._trials[trial.config["trial"]]
         if mine.metric in result:
             self._tell(progress(mine, result))

@@ -81,7 +81,7 @@ class Autoencoder(Rule):
         """Lower ``|| g_l(h_l) - h_{l-1} ||^2``, h_l the code that went out with F.
 
         With ``sigma > 0`` of ``|| g_l(f_l(h_{l-1} + eps)) - h_{l-1} ||^2``, eps ~ N(0, sigma^2) fresh in each
-        iteration, beside the layer's own noise, f_l constant.
+        iteration, next to the layer's own noise, f_l constant.
         """
         code = h_out
         if sigma:

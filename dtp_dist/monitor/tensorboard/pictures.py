@@ -68,7 +68,7 @@ class Due:
 
 
 class Pictures:
-    """What the driver shows beside its lines.
+    """What the driver shows next to its lines.
 
     Args:
         split: whose examples are looked at.
@@ -94,7 +94,7 @@ class Pictures:
         self._histograms = Due(options.histograms_every * per_epoch, steps)
 
     def begin(self, runtime: Runtime, step: int) -> None:
-        """Take note of where the run starts or goes on, and examples to look at, which the stages have."""
+        """Take note of where the run starts or continues, and examples to look at, which the stages have."""
         if self._probe is None and not self._config.parallel.virtual:
             self._examples = runtime.examples(self._split, EXAMPLES)
             self._probe = Probe(self._config, self._examples)
@@ -120,7 +120,7 @@ class Pictures:
             )
 
     def _show(self, runtime: Runtime, step: int, epoch: int, draw: Callable[[], Iterable[Write]]) -> None:
-        """Draw and write while the stages go on; what goes wrong in drawing is told as an event.
+        """Draw and write while the stages continue; what goes wrong in drawing is told as an event.
 
         No picture is worth a run.
         """

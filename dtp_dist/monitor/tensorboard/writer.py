@@ -33,7 +33,7 @@ class TensorBoardLog(Monitor):
 
     Written line by line, not by ``SummaryWriter``, whose thread loses the last seconds of a killed run and
     prints a traceback when the disk is full. Where a run goes back to an earlier step, TensorBoard is told to
-    drop what came after it, so that the curves go on from there.
+    drop what came after it, so that the curves continue from there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class TensorBoardLog(Monitor):
         return summaries.scalar(tag, value, self._descriptions.of(tag))
 
     def _event(self, line: Line) -> None:
-        """Tell an event under a name of its own, so that each is there once, whatever is read of a tag.
+        """Write an event under a name of its own, so that each is there once, whatever is read of a tag.
 
         TensorBoard keeps ten texts a tag, and one a step.
         """

@@ -184,7 +184,7 @@ def _signals_kept() -> Iterator[None]:
 def _hush() -> None:
     """Keep off the terminal what Ray prints of lost workers and nodes, tens of lines each.
 
-    The run tells a loss in one line, Ray's logs have the rest, and Ray has no setting for it.
+    The run reports a loss in one line, Ray's logs have the rest, and Ray has no setting for it.
     """
     worker: Any = ray._private.worker
     worker.listen_error_messages = lambda worker, threads_stopped: None

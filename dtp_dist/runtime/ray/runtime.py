@@ -183,7 +183,7 @@ class RayRuntime(ProcessRuntime):
         self._tell(report)
 
     def _through_driver(self, directory: Path) -> bool:
-        """Ask all stages, once, whether they see a file that the driver makes, and may write beside it."""
+        """Ask all stages, once, whether they see a file that the driver makes, and may write next to it."""
         if self._bytes_through_driver is None:
             token = f".probe-{os.urandom(6).hex()}"
             (directory / token).touch()

@@ -1,7 +1,7 @@
 """Faults injected by name, for tests and drills: fail in (stage, minibatch, action), as a real one would.
 
 ``DTP_DIST_FAULT="stage=1 minibatch=20 action=U do=kill"``; ``do`` is kill (SIGKILL), freeze (SIGSTOP), raise,
-sleep, cut (the stage's links are lost for good, while it goes on) or drop (one message that it sends is
+sleep, cut (the stage's links are lost for good, while it continues) or drop (one message that it sends is
 lost). Several are separated by ``;``. A fault happens in the first generation of the stages, unless
 ``generation=1`` asks for the one after the first restart. Unset, nothing is injected and nothing is paid.
 """

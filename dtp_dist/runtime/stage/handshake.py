@@ -1,4 +1,4 @@
-"""What a stage's process is told, and what it tells its starter about itself; plain data, no torch."""
+"""What a stage's process is told, and what it reports to its starter about itself; plain data, no torch."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class VirtualStage:
         return self.align(minibatch, delta)
 
     def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
-        """Return what is sent beside a displacement where diagnostics measure: as much again."""
+        """Return what is sent next to a displacement where diagnostics measure: as much again."""
         return None if self._first else self._nothing((self._in_flight[minibatch], *self._below))
 
     def measured_of_split(self) -> dict[str, float]:

@@ -83,7 +83,7 @@ def check_pair(pair: Pair, input_shape: Shape) -> Shape:
 
 
 def _check_state(module: nn.Module) -> None:
-    """Check that a checkpoint can hold a module's state and tell its parts apart."""
+    """Check that a checkpoint can hold a module's state and keep its parts apart."""
     parts = [name for name, _ in module.named_children()]
     parts += [name for name, _ in module.named_parameters(recurse=False)]
     for name in parts:
