@@ -1,6 +1,11 @@
 """Every error a user can meet: one clear line each, and the exit code that goes with it."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the class and the text of any exception, line breaks and runs of spaces as one space."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 class DtpDistError(Exception):
     """Something went wrong that the user can act on; the command line prints it without a traceback."""
 

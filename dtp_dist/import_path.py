@@ -10,7 +10,7 @@ is imported here but what Python has loaded by itself.
 import os
 import sys
 
-from dtp_dist.errors import RangeError
+from dtp_dist.errors import RangeError, in_one_line
 
 TYPE_CHECKING = False  # of typing, which a file of that name in the working directory could hide here
 
@@ -74,7 +74,7 @@ def imported(path: str, key: str) -> "Any":
             raise ImportError(twin)
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = in_one_line(error)
         raise RangeError(key, f"{path!r} can't be imported ({why}){_advice(top, error)}") from error
 
 

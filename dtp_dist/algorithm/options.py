@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Lt
 
 from dtp_dist.errors import RangeError as RangeError
+from dtp_dist.errors import in_one_line
 
 Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
@@ -113,7 +114,7 @@ class Variants:
         except ValueError:
             raise
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
+            text = in_one_line(error)
             raise RangeError("", f"making {self._tag(value)!r} of these keys raised {text}") from error
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: Any) -> Any:

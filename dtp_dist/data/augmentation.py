@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.randomness import derive_seed
-from dtp_dist.errors import ConfigError, DataError
+from dtp_dist.errors import ConfigError, DataError, in_one_line
 
 KEY = "data.augment"
 WITHIN = "transforms"
@@ -73,7 +73,7 @@ class Augmentation:
             try:
                 seen = transform(seen)
             except Exception as error:
-                text = " ".join(f"{type(error).__name__}: {error}".split())
+                text = in_one_line(error)
                 what = f"{_kind(row)} of training example {example}"
                 raise DataError(f"{name} can't be done with {what} ({text})") from error
             if not isinstance(seen, Tensor) or seen.shape != row.shape or seen.dtype != row.dtype:
@@ -121,7 +121,7 @@ def _made(step: Any, key: str) -> tuple[str, Transform]:
     try:
         return f"{key}.{name}", cls(**found)
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = in_one_line(error)
         raise ConfigError(
             f"{key}.{name}: can't be made ({text}); its arguments are {_arguments_of(cls)}"
         ) from error

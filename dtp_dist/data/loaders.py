@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dtp_dist.data.batches import Batches
-from dtp_dist.errors import DataError
+from dtp_dist.errors import DataError, in_one_line
 from dtp_dist.system.process import signal_with_parent
 
 Array = NDArray[np.uint8 | np.float32]
@@ -184,7 +184,7 @@ class _Minibatches(Dataset[Array | Sick]):
         except DataError as error:
             return Sick(str(error))
         except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
+            text = in_one_line(error)
             return Sick(f"minibatch {which.number} of {which.split} can't be read: {text}")
 
 

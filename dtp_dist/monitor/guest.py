@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dtp_dist.errors import CallbackError, ConfigError
+from dtp_dist.errors import CallbackError, ConfigError, in_one_line
 from dtp_dist.monitor.base import Epoch, Line, Monitor, Start
 
 
@@ -49,7 +49,7 @@ class Guest(Monitor):
             yield
         except Exception as error:
             self._failed = True
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = in_one_line(error)
             raise CallbackError(f"monitors: {self}.{method}{_place(error)} raised {said}") from error
 
 

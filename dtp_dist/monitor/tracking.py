@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dtp_dist.errors import StorageError
+from dtp_dist.errors import StorageError, in_one_line
 from dtp_dist.loggers.base import Logger, Point, State, Tracked
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.storage.files import write_file
@@ -113,7 +113,7 @@ class Tracking(Monitor):
                     self._logger.end(self._state, self._facts)
                 failures = 0
             except Exception as error:
-                self._say_once(" ".join(f"{type(error).__name__}: {error}".split()))
+                self._say_once(in_one_line(error))
                 failures += 1
             finally:
                 self._busy_since = None

@@ -12,7 +12,7 @@ from typing import Any
 from dtp_dist import import_path
 from dtp_dist.config import Config, parse_config, to_dict
 from dtp_dist.config.source import CODE, read_source
-from dtp_dist.errors import ConfigError, DtpDistError, NonFiniteError, StorageError
+from dtp_dist.errors import ConfigError, DtpDistError, NonFiniteError, StorageError, in_one_line
 from dtp_dist.monitor.base import Line, Monitor
 from dtp_dist.report.read import read_run
 from dtp_dist.report.spans import is_number
@@ -98,7 +98,7 @@ def run_trial(job: Job, report: Report) -> None:
     except DtpDistError as error:
         record(job.record, "failed", str(error), final=isinstance(error, NonFiniteError))
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = in_one_line(error)
         record(job.record, "failed", text, final=False)
 
 
