@@ -20,6 +20,15 @@ MNIST_FILES = (
 )
 
 CLASSES = ("cat", "dog", "eel")
+NETWORK = {
+    "input": [3, 4, 5],
+    "layers": [
+        {"kind": "flatten"},
+        {"kind": "dense", "units": 16},
+        {"kind": "dense", "units": 3, "activation": "linear"},
+    ],
+}
+"""One for the images that ``write_folder`` writes."""
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -20,18 +20,10 @@ from dtp_dist.data import Batches, load, loaders
 from dtp_dist.data.augmentation import Augmentation
 from dtp_dist.data.loaders import read_ahead
 from dtp_dist.errors import ConfigError, DataError
-from own_data import pixels, write_folder
+from own_data import NETWORK, pixels, write_folder
 from runs import LOCAL, PATIENCE, LiveRun, read_result, small, wait_until, write_config
 
 FLIP = ["random_horizontal_flip", {"random_crop": {"size": [4, 5], "padding": 1}}]
-NETWORK = {
-    "input": [3, 4, 5],
-    "layers": [
-        {"kind": "flatten"},
-        {"kind": "dense", "units": 16},
-        {"kind": "dense", "units": 3, "activation": "linear"},
-    ],
-}
 
 
 @pytest.fixture

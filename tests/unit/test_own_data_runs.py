@@ -19,17 +19,8 @@ from dtp_dist.errors import ConfigError, DataError, StorageError
 from dtp_dist.storage.export_file import export
 from dtp_dist.storage.run_dir import advice_at_end
 from dtp_dist.training.evaluate import evaluate
-from own_data import pixels, write_folder, write_image, write_table
+from own_data import NETWORK, pixels, write_folder, write_image, write_table
 from runs import LOCAL, small
-
-NETWORK = {
-    "input": [3, 4, 5],
-    "layers": [
-        {"kind": "flatten"},
-        {"kind": "dense", "units": 16},
-        {"kind": "dense", "units": 3, "activation": "linear"},
-    ],
-}
 
 
 def run(folder: Path, name: str, data: Any, *overrides: str, given: Any = None, model: Any = NETWORK) -> Any:
