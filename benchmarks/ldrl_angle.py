@@ -4,9 +4,16 @@
     python benchmarks/ldrl_angle.py configs/resnet18_cifar10.yaml data.root=../shared/data --minibatches 30
     python benchmarks/ldrl_angle.py configs/resnet18_cifar10.yaml data.name=synthetic \
         "data.options={shape: [3, 32, 32], examples: 6000}" --minibatches 30      the same on made-up images
+    python benchmarks/ldrl_angle.py --pooling ../shared/data              a layer that pools by maximum, alone
 
 The forward weights stay as they are; the inverses alone learn, K iterations in each of a few minibatches.
 Angles are means over the examples of a minibatch that was not learned from, in degrees.
+
+With --pooling it is the angle between the Jacobian of g and the transpose of that of f (docs/diagnostics.md)
+of a 3x3 convolution from 32 to 32 channels, padded by 1, with ELU and pooling, behind the first layer of the
+paper's LeNet (5x5, padding 2, 32 channels, pooling 3/2/1). K = 20 in 25 minibatches of standardized CIFAR-10:
+500 updates by SGD with rate 1e-4 and momentum 0.9; sigma 0.4, ELU on the inverse's input. All weights start
+as torch's own, the same in each line of what is printed.
 """
 
 from __future__ import annotations
@@ -47,19 +54,51 @@ SMALL: dict[str, Any] = {
     "data": {"name": "synthetic", "options": {"shape": [3, 12, 12]}, "batch_size": 64},
 }
 """Two conv layers with overlapping max-pooling, flatten and two dense layers, ELU; made-up images."""
+POOLINGS = {"2/2": (2, 0), "3/2/1": (3, 1)}
+"""Kernel and padding; the stride is 2."""
+POOLED_MINIBATCHES = 25
 ONE_STAGE = ("parallel.stages=1", "parallel.runtime=inprocess", "parallel.in_flight=1")
 
 
-def angles(worker: StageWorker, batches: Batches) -> list[float]:
-    """Return, per hidden layer, the mean angle between delta_l and -dLoss/dh_l over minibatch 0, degrees."""
+def pooled(name: str, places: str, root: str, batch_size: int) -> dict[str, Any]:
+    """Return the configuration in which layer 2 is one that pools by maximum."""
+    images = {"kind": "conv", "channels": 32, "pool": "max", "pool_stride": 2}
+    kernel, padding = POOLINGS[name]
+    inverse = {"activation": "elu", "activation_of": "input", "iterations": 20, "sigma": 0.4}
+    return {
+        "model": {
+            "input": [3, 32, 32],
+            "layers": [
+                {**images, "kernel": 5, "padding": 2, "pool_kernel": 3, "pool_padding": 1},
+                {**images, "padding": 1, "pool_kernel": kernel, "pool_padding": padding, "inverse": inverse},
+                {"kind": "flatten"},
+                {"kind": "dense", "units": 10, "activation": "linear", "inverse": {"iterations": 0}},
+            ],
+        },
+        "rule": {"name": "ldrl", "places": places},
+        "optimizer": {
+            "forward": {"name": "sgd", "lr": 0.1},
+            "inverse": {"name": "sgd", "lr": 1e-4, "momentum": 0.9},
+        },
+        "data": {"name": "cifar10", "root": root, "batch_size": batch_size, "normalize": "standardize"},
+    }
+
+
+def measured(worker: StageWorker, batches: Batches) -> dict[str, float]:
+    """Return the diagnostics of minibatch 0."""
     stage = worker.stage
     stage.begin(Phase.FORWARD, 0)
     stage.forward(0, *batches.minibatch(0, 0))
     stage.target(0, None)
     stage.align(0, None)
     stage.abandon()
-    means = stage.meter.take().means()
-    return [means[f"layer/{index}/target_angle"] for index in range(1, len(stage.layers))]
+    return stage.meter.take().means()
+
+
+def angles(worker: StageWorker, batches: Batches) -> list[float]:
+    """Return, per hidden layer, the mean angle between delta_l and -dLoss/dh_l over minibatch 0, degrees."""
+    means = measured(worker, batches)
+    return [means[f"layer/{index}/target_angle"] for index in range(1, len(worker.stage.layers))]
 
 
 def learn(worker: StageWorker, batches: Batches, minibatches: int) -> None:
@@ -70,6 +109,20 @@ def learn(worker: StageWorker, batches: Batches, minibatches: int) -> None:
         worker.stage.inverse(k)
 
 
+def pooling_angles(root: str, batch_size: int) -> None:
+    """Measure and print the angles of layers that pool."""
+    print("pooling  rule.places  before  after (degrees)")
+    for places in ("own", "clean"):
+        for name in POOLINGS:
+            config = resolve(load_config(pooled(name, places, root, batch_size), ONE_STAGE))
+            batches = load_batches(config)["train"]
+            worker = StageWorker(config, 0, {"train": batches}, lambda report: None)
+            old = measured(worker, batches)["layer/2/jacobian_angle"]
+            learn(worker, batches, POOLED_MINIBATCHES)
+            new = measured(worker, batches)["layer/2/jacobian_angle"]
+            print(f"{name:>7}  {places:>11}  {old:6.1f}  {new:5.1f}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -78,7 +131,13 @@ def main() -> None:
     parser.add_argument("config", nargs="?", help="a configuration of rule ldrl; a small network without")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--minibatches", type=int, default=20, help="to learn from")
+    parser.add_argument("--pooling", metavar="ROOT", help="a layer that pools; where CIFAR-10 is")
+    parser.add_argument("--batch-size", type=int, default=64, help="with --pooling")
     options = parser.parse_args()
+    if options.pooling:
+        print(machine())
+        pooling_angles(options.pooling, options.batch_size)
+        return
     config = resolve(load_config(options.config or SMALL, [*options.overrides, *ONE_STAGE]))
     batches = load_batches(config)["train"]
     if options.minibatches >= batches.count:

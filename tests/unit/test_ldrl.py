@@ -44,13 +44,16 @@ def noise(layer: int, k: int, iteration: int, purpose: str, like: torch.Tensor, 
     return torch.empty_like(like).normal_(0.0, sigma, generator=generator)
 
 
-def paper_loss(f, g, h, y, eps, eta) -> torch.Tensor:
-    """``-2 <eps, g(f(h+eps)) - r> + ||g(y+eta) - r||^2``, ``r = g(y)``: the mean over the minibatch."""
+def paper_loss(f, g, h, y, eps, eta, there=None) -> torch.Tensor:
+    """``-2 <eps, g(f(h+eps)) - r> + ||g(y+eta) - r||^2``, ``r = g(y)``: the mean over the minibatch.
+
+    ``there`` is g at f(h+eps), where it is another one.
+    """
     with torch.no_grad():
         moved = f(h + eps)
     r = g(y)
-    per_example = -2 * (eps * (g(moved) - r)).flatten(1).sum(1) + (g(y + eta) - r).square().flatten(1).sum(1)
-    return per_example.mean()
+    ahead = (there or g)(moved) - r
+    return (-2 * (eps * ahead).flatten(1).sum(1) + (g(y + eta) - r).square().flatten(1).sum(1)).mean()
 
 
 class LDRLReference(Reference):
@@ -122,9 +125,10 @@ def test_conv_inverse_loss_and_gradients_are_those_of_the_papers_formula(place, 
         y, context = layer.f.with_context(h, call)
         g = conv_inverse(layer, context, pool, place)
         eps, eta = (noise(2, 0, 0, name, h_, 0.2) for name, h_ in (("noise", h), ("output_noise", y)))
-        loss = paper_loss(nn.Sequential(*layer.f.torch_modules()), g, h, y, eps, eta)
-        there = Call(call.randomness, context=context).inverse(0)
-        step = rule("ldrl").build(5).inverse_step(layer, h, y, 0.2, there)
+        there = conv_inverse(layer, layer.f.with_context(h + eps, call)[1], pool, place)
+        loss = paper_loss(nn.Sequential(*layer.f.torch_modules()), g, h, y, eps, eta, there)
+        here = Call(call.randomness, context=context).inverse(0)
+        step = rule("ldrl").build(5).inverse_step(layer, h, y, 0.2, here)
         assert_near(step.loss, loss.detach(), SUMS)
         weight, bias = torch.autograd.grad(loss, layer.g.parameters())
         assert_near(step.gradients[0], weight, SUMS)

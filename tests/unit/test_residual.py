@@ -262,7 +262,8 @@ def test_inverse_of_images_leads_back_through_the_bodys_inverses_in_reverse(chan
 
     eps, eta = noise(2, 0, 0, "noise", x, 0.2), noise(2, 0, 0, "output_noise", y, 0.2)
     module = nn.Sequential(*f.torch_modules())
-    loss = paper_loss(module, written_inverse(g, context), x, y, eps, eta)
+    there = written_inverse(g, f.with_context(x + eps, call_of())[1])
+    loss = paper_loss(module, written_inverse(g, context), x, y, eps, eta, there)
     expected = torch.autograd.grad(loss, g.parameters())
     step = rule("ldrl").build(4).inverse_step(layer, x, y, 0.2, call)
     assert_near(step.loss, loss.detach(), SUMS)
@@ -298,7 +299,7 @@ def test_a_minibatch_of_several_repeats_what_was_kept_all_the_way_down():
     f, g, x = maps_of("in one another")
     y, context = f.with_context(x, call_of())
     call = call_of(context=context).inverse()
-    one, three = g(y, call), g(torch.cat([y, y, y]), call.repeated(3))
+    one, three = g(y, call), g(torch.cat([y, y, y]), call.in_context(*[context] * 3))
     for each in three.chunk(3):
         assert_near(each, one, SUMS)
 

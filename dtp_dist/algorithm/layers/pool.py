@@ -46,6 +46,8 @@ class PoolMap(Map):
         y, context = self.pooling(x)
         return y.reshape(len(x), *self.shape), context
 
+    with_places = with_context
+
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> PoolPullback:
         y, context = self.with_context(x, call) if output is None else (output, call.context)
         return PoolPullback(self, y, context)

@@ -44,17 +44,18 @@ class Kept:
     contexts: Mapping[str, Context]
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def repeated(self, times: int) -> Kept:
-        """Return what an inverse reads of it for that many minibatches one after the other: no outputs."""
-        return Kept({place: _repeated(each, times) for place, each in self.contexts.items()})
 
+def joined(contexts: Sequence[Context]) -> Context:
+    """Return what an inverse reads of several minibatches' contexts for these one after the other.
 
-def _repeated(context: Context, times: int) -> Context:
-    if context is None:
+    That is all but the outputs.
+    """
+    first = contexts[0]
+    if first is None:
         return None
-    if isinstance(context, Kept):
-        return context.repeated(times)
-    return context.repeat(times, *[1] * (context.dim() - 1))
+    if isinstance(first, Kept):
+        return Kept({place: joined([each.contexts[place] for each in contexts]) for place in first.contexts})
+    return torch.cat(list(contexts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ class Call:
         """Return the call for the layer's forward map as it is evaluated: without the noise of training."""
         return replace(self.forward(), mode=Mode.EVALUATE)
 
-    def repeated(self, times: int) -> Call:
-        """Return the call for that many minibatches one after the other, taken as one."""
-        return replace(self, context=_repeated(self.context, times))
+    def in_context(self, *contexts: Context) -> Call:
+        """Return the call in another context, or for several minibatches taken as one, each in its own."""
+        return replace(self, context=joined(contexts) if len(contexts) > 1 else contexts[0])
 
     def within(self, place: str) -> Call:
         """Return the call for the map at ``place`` in the map that is called, with a context of its own."""
@@ -142,6 +143,15 @@ class Map(ABC):
     def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Context]:
         """Return y and what later calls for this minibatch need to know of it."""
         return self(x, call), None
+
+    def with_places(self, x: Tensor, call: Call) -> tuple[Tensor, Context]:
+        """Return y and the call's context, but for the places at which this pass found its maxima.
+
+        What else F left stays: means and deviations, what was left out, a derivative. With these constant an
+        inverse is linear in what it gets; with this pass's own, its differences would have their
+        derivatives in them as well.
+        """
+        return self(x, call), call.context
 
     @abstractmethod
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:

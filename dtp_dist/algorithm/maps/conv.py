@@ -89,6 +89,8 @@ class ConvMap(Map):
         pooled, context = self.pooling(_product(self.conv, x))
         return self.activation.apply(pooled), context
 
+    with_places = with_context
+
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> ConvPullback:
         if output is not None and self.activation.of_output:
             return ConvPullback(self, x, output, call.context, None)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS, Activation
-from dtp_dist.algorithm.maps.base import Call, Map, Mode, Pullback
+from dtp_dist.algorithm.maps.base import Call, Context, Map, Mode, Pullback
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -162,6 +162,10 @@ class NormalizedMap(Map):
 
     def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
         a, context = self.inner.with_context(x, call)
+        return self.activation.apply(self._norm(a, call.mode)), context
+
+    def with_places(self, x: Tensor, call: Call) -> tuple[Tensor, Context]:
+        a, context = self.inner.with_places(x, call)
         return self.activation.apply(self._norm(a, call.mode)), context
 
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> NormalizedPullback:

@@ -58,6 +58,12 @@ class ChainMap(Map):
             outputs[place] = x
         return x, Kept(contexts, outputs)
 
+    def with_places(self, x: Tensor, call: Call) -> tuple[Tensor, Kept]:
+        contexts: dict[str, Context] = {}
+        for place, part in self.parts.items():
+            x, contexts[place] = part.with_places(x, call.within(place))
+        return x, Kept(contexts)
+
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> ChainPullback:
         """Return the pullback; with a stored ``output`` at what the parts gave in F, as far as they can."""
         stored = {} if output is None or call.context is None else call.context.outputs
@@ -115,6 +121,11 @@ class ResidualMap(Map):
         (body, inner), (shortcut, beside) = (chain.with_context(u, call) for chain in self.chains)
         kept = Kept({**inner.contexts, **beside.contexts}, {**inner.outputs, **beside.outputs})
         return self.activation.apply(body + shortcut), kept
+
+    def with_places(self, x: Tensor, call: Call) -> tuple[Tensor, Kept]:
+        u = self.before.apply(x)
+        (body, inner), (shortcut, beside) = (chain.with_places(u, call) for chain in self.chains)
+        return self.activation.apply(body + shortcut), Kept({**inner.contexts, **beside.contexts})
 
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> ResidualPullback:
         u = self.before.apply(x)

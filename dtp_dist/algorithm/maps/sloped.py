@@ -4,6 +4,11 @@ Given ``f(x) = a(z(x))`` with the output h in F of the minibatch, ``a'(h)`` is c
 with the Jacobian ``w diag(a'(h))``. It is the transpose of f's where w is that of z's: an inverse that L-DRL
 teaches (Ernoult et al. 2022, arXiv 2201.13415) need not find the derivative by an activation of its own.
 
+In that loss the slope is that of the clean pass for all three values of g, also where the places of maxima
+are those of the noisy pass h' = f(x + eps) (``Map.with_places``). With the noisy pass's slope
+``g(h') - g(h) = w (a'(h') h' - a'(h) h)`` would have the derivative of ``a'`` in it as well, and the w that
+the loss is lowest for would be another one than the transpose.
+
 Shapes: as the maps inside; the slope is of y's shape.
 """
 
@@ -47,6 +52,10 @@ class SlopeKeepingMap(Map):
     def with_context(self, x: Tensor, call: Call) -> tuple[Tensor, Kept]:
         y, context = self.inner.with_context(x, _inside(call))
         return y, Kept({INNER: context, SLOPE: self._activation.pull(torch.ones_like(y), y)})
+
+    def with_places(self, x: Tensor, call: Call) -> tuple[Tensor, Kept]:
+        y, context = self.inner.with_places(x, _inside(call))
+        return y, Kept({INNER: context, SLOPE: _slope(call)})
 
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
         return self.inner.linearize(x, _inside(call), output)

@@ -2,6 +2,11 @@
 
 The inverse loss makes the Jacobian of g_l the transpose of the Jacobian of f_l, so targets follow gradients.
 
+Where a layer pools by maximum, its inverse puts each value back to the place of a maximum. Each of the three
+values of g takes the places that its own forward pass found, as in the authors' code: g(f(h+eps)) those of
+the pass with noise, g(y) and g(y+eta) those of F. With ``places: clean`` all take F's, which is another loss:
+its inverses come out several times shorter, and at a wider angle.
+
 Reduction: squared errors are summed over units and averaged over the minibatch; the forward loss has the
 paper's 1/2, the inverse loss has none; the output target is per example, without 1/B.
 """
@@ -9,13 +14,14 @@ paper's 1/2, the inverse loss has none; the output target is per example, withou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps.base import Affine, Call
-from dtp_dist.algorithm.options import Positive, option
+from dtp_dist.algorithm.maps.base import Affine, Call, Context
+from dtp_dist.algorithm.options import OneOf, Positive, option
 from dtp_dist.algorithm.rules.base import (
     LocalStep,
     Rule,
@@ -32,6 +38,10 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
 
     factor = 0.5
 
+    def __init__(self, options: LDRLOptions, layers: int) -> None:
+        super().__init__(options, layers)
+        self._own_places = options.places == "own"
+
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``-2 <eps, g(f(h+eps)) - r> + || g(y+eta) - r ||^2``, ``r = g(y)``; eps, eta ~ N(0, sigma^2).
 
@@ -39,11 +49,12 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
         """
         eps = call.randomness.normal(h_in, sigma, "noise", call.iteration)
         eta = call.randomness.normal(h_out, sigma, "output_noise", call.iteration)
-        moved = layer.f(h_in + eps, call.forward())
+        moved, places = layer.f.with_places(h_in + eps, call.forward())
+        there = places if self._own_places else call.context
         affine = layer.g.affine()
         if affine is not None:
-            return _by_differences(affine, h_out, moved, eps, eta, call)
-        return _by_values(layer, h_out, moved, eps, eta, call)
+            return _by_differences(affine, h_out, moved, there, eps, eta, call)
+        return _by_values(layer, h_out, moved, there, eps, eta, call)
 
     def through_inverse(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
         """As in dtp; through f's own transpose where an inverse that learns nothing is another map."""
@@ -57,9 +68,15 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
         return f + (3 if affine else 6) * g
 
 
-def _by_values(layer: Layer, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
-    """Return the loss and its gradients from g at its three points, taken as one minibatch of 3 B."""
-    pullback = layer.g.linearize(torch.cat([moved, y + eta, y]), call.repeated(3))
+def _by_values(
+    layer: Layer, y: Tensor, moved: Tensor, there: Context, eps: Tensor, eta: Tensor, call: Call
+) -> LocalStep:
+    """Return the loss and its gradients from g at its three points, taken as one minibatch of 3 B.
+
+    ``there`` is the context of g at ``moved = f(h+eps)``.
+    """
+    here = call.context
+    pullback = layer.g.linearize(torch.cat([moved, y + eta, y]), call.in_context(there, here, here))
     ahead, around, at = pullback.output.chunk(3)
     spread = around - at
     loss = mean_square(spread) - 2.0 * mean_product(eps, ahead - at)
@@ -67,15 +84,17 @@ def _by_values(layer: Layer, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor,
     return LocalStep(loss, pullback.parameters(cotangent))
 
 
-def _by_differences(g: Affine, y: Tensor, moved: Tensor, eps: Tensor, eta: Tensor, call: Call) -> LocalStep:
+def _by_differences(
+    g: Affine, y: Tensor, moved: Tensor, there: Context, eps: Tensor, eta: Tensor, call: Call
+) -> LocalStep:
     """Return the same for ``g(y) = W phi(y) + b``, where r and b drop out: four products instead of seven.
 
-    With ``a = phi(y) - phi(f(h+eps))`` and ``e = phi(y+eta) - phi(y)`` the loss is
-    ``2 <eps, W a> + ||W e||^2``; each part is homogeneous in W, so the loss is
-    ``<W, gradient> - ||W e||^2`` and ``W a`` is never needed.
+    phi undoes pooling, in the context of each value. With ``a = phi(y) - phi(f(h+eps))`` and
+    ``e = phi(y+eta) - phi(y)`` the loss is ``2 <eps, W a> + ||W e||^2``; each part is homogeneous in W, so
+    the loss is ``<W, gradient> - ||W e||^2`` and ``W a`` is never needed.
     """
     base = g.features(y, call)
-    behind, around = base - g.features(moved, call), g.features(y + eta, call) - base
+    behind, around = base - g.features(moved, call.in_context(there)), g.features(y + eta, call) - base
     spread = g.product(around)
     cotangent = torch.cat([eps, spread]).mul_(2.0 / len(eps))
     gradients = g.product_gradients(torch.cat([behind, around]), cotangent)
@@ -90,6 +109,11 @@ class LDRLOptions(TargetRuleOptions):
     name: str = option("ldrl", doc="ldrl")
     target_step: Positive = option(
         0.5, doc="beta, length of the output target's step along the gradient: from softmax towards the label"
+    )
+    places: Annotated[str, OneOf("own", "clean")] = option(
+        "own",
+        doc="where the inverse loss undoes pooling by maximum: each value of g at the places that its own "
+        "forward pass found (the authors' loss), or all at those of F",
     )
 
     def build(self, layers: int) -> Rule:
