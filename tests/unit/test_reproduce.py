@@ -12,7 +12,7 @@ from dtp_dist.config import to_yaml
 from dtp_dist.profiling.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPERS = ("lee2015", "ernoult2022", "shibuya2023")
+OURS = ("digits_dtp", "fashion_mnist_dtp", "mnist_backprop", "mnist_dtp_adam", "resnet18_cifar10")
 
 
 @pytest.fixture
@@ -25,15 +25,24 @@ def reproduce(monkeypatch):
 
 
 def test_every_config_of_a_paper_is_an_experiment_and_loads(reproduce):
-    names = {path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem.startswith(PAPERS)}
-    assert set(reproduce.EXPERIMENTS) == names
+    names = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    assert set(reproduce.EXPERIMENTS) == names - {*OURS, "resnet18_cifar10_backprop"}
     for name, experiment in reproduce.EXPERIMENTS.items():
         config = load_config(reproduce.config_of(name), reproduce.overrides_of(name, 3, 1.0, "data"))
         assert config.seed == 3
-        assert (
-            config.data.name == "synthetic" or experiment.data.lower().replace("-", "_") == config.data.name
-        )
+        assert experiment.data.lower().replace("-", "").replace("fashion", "fashion_") == config.data.name
         assert (experiment.published is None) == (experiment.how == "")
+
+
+def test_every_experiment_has_a_twin_of_its_network_by_backpropagation_or_is_one(reproduce):
+    for name, experiment in reproduce.EXPERIMENTS.items():
+        config = load_config(reproduce.config_of(name))
+        assert (config.rule.name == "backprop") == (experiment.twin == ""), name
+        if experiment.twin:
+            twin = load_config(reproduce.config_of(experiment.twin))
+            assert twin.rule.name == "backprop"
+            assert reproduce.EXPERIMENTS[experiment.twin].data == experiment.data
+            assert (twin.data, twin.model.input) == (config.data, config.model.input), name
 
 
 def test_a_scaled_run_has_its_share_of_the_epochs(reproduce):
