@@ -56,6 +56,19 @@ def test_cosine():
     assert at(Cosine(start=1.0, length=2), [2, 9]) == pytest.approx([0.0, 0.0], abs=1e-15)
 
 
+def test_a_periodic_cosine_is_torchs_after_its_length_too():
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=85, eta_min=1e-5)
+    expected = []
+    for _ in range(300):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    number = parsed({"schedule": "cosine", "start": 0.05, "end": 1e-5, "length": 85, "periodic": True})
+    assert at(number, range(300)) == pytest.approx(expected, rel=1e-9)
+    assert expected[89] > 28 * expected[85], "four epochs after its lowest the rate has risen again"
+
+
 def test_warmup_multiplies_the_schedule():
     found = at(Step(start=1.0, factor=0.5, every=3, warmup=4), range(6))
     assert found == pytest.approx([0.25, 0.5, 0.75, 0.5, 0.5, 0.5])

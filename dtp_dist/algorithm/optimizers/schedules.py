@@ -122,16 +122,24 @@ class Step(ScheduledValue):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(ScheduledValue):
-    """Half a cosine from ``start`` at ``t = 0`` to ``end`` at ``t = length``, then ``end``."""
+    """Half a cosine from ``start`` at ``t = 0`` to ``end`` at ``t = length``, then ``end``.
+
+    A periodic one continues, back to ``start`` at ``t = 2 length`` and so forth: torch's CosineAnnealingLR,
+    whose rate rises again in the epochs after ``T_max``.
+    """
 
     schedule: str = option("cosine", doc="cosine")
     start: NonNegative = option(doc="the number at first")
     end: float = option(0.0, doc="the number at the end")
     length: Count = option(doc="units from start to end")
+    periodic: bool = option(
+        False,
+        doc="continue, up and down again, after that (torch's CosineAnnealingLR), and don't stay at end",
+    )
 
     def value(self, t: int) -> float:
         """Return the number at ``t``."""
-        share = min(t / self.length, 1.0)
+        share = t / self.length if self.periodic else min(t / self.length, 1.0)
         return self.end + 0.5 * (self.start - self.end) * (1.0 + math.cos(math.pi * share))
 
 
