@@ -1,133 +1,70 @@
 """Run the configs named after a paper's experiment and set what was measured next to what was published.
 
-    python benchmarks/reproduce.py NAME... [--seeds N] [--scale F] [--data DIR] [--jobs 2]
+    python benchmarks/reproduce.py NAME... [--seeds N] [--epochs N | --scale F] [--data DIR] [--jobs 2]
     python benchmarks/reproduce.py --report              write the table from what has been run so far
 
-NAME is a config's name (``all`` for every one). Runs are ordinary run directories under --runs: those that
-are done are not run again, those that were cut off go on. ``--scale 0.1`` runs a tenth of the epochs. The
-rows of all runs are kept in docs/results/reproduce.csv, and the table in docs/results/reproduce.md is made
-from them; a run that is not finished counts with its newest evaluation, and its epochs say so. Two runs at a
-time share two cores (--jobs), each in one process with one thread.
+NAME is a config's name (``all`` for every one); ``--twins`` adds the twin of each. Runs are ordinary run
+directories under --runs: those that are done are not run again, those that were cut off go on. ``--epochs 9``
+runs nine epochs of each config, ``--scale 0.1`` a tenth of its own; the length of every cosine over epochs
+shrinks in proportion. The rows of all runs are kept in docs/results/reproduce.csv as long as their configs
+keep the settings, and the table in docs/results/reproduce.md is made from them; a run that is not finished
+counts with its newest evaluation, and its epochs say so. Two runs at a time share two cores (--jobs), each in
+one process with one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from dtp_dist import load_config
-from dtp_dist.config import Config
-from dtp_dist.errors import DtpDistError
-from helpers.measuring import ROOT, machine, written_on
 from helpers.published import EXPERIMENTS, Experiment
-from helpers.resumable import run, same_run
-
-RESULTS = ROOT / "docs" / "results"
-COLUMNS = (
-    "name",
-    "seed",
-    "epochs",
-    "of_epochs",
-    "data",
-    "test_error",
-    "valid_error",
-    "train_error",
-    "seconds",
-    "weights_sha256",
-    "machine",
-    "date",
+from helpers.reproduced import (
+    COLUMNS,
+    FILE,
+    Row,
+    config_of,
+    epochs_of,
+    folder_of,
+    folders,
+    kept_rows,
+    merged,
+    overrides_of,
+    row_of,
 )
-Row = dict[str, Any]
+from helpers.resumable import run
+from helpers.twins import Group, groups
 
-
-def config_of(name: str) -> Path:
-    """Return the file of a config's name."""
-    return ROOT / "configs" / f"{name}.yaml"
-
-
-def overrides_of(name: str, seed: int, scale: float, data: str) -> list[str]:
-    """Return what a run changes in its config."""
-    given = [f"seed={seed}", f"data.root={data}", "parallel.runtime=inprocess"]
-    if scale != 1.0:
-        epochs = load_config(config_of(name)).train.epochs
-        given.append(f"train.epochs={max(1, round(scale * epochs))}")
-    return given
-
-
-def folder_of(runs: Path, name: str, seed: int, scale: float) -> Path:
-    """Return the run directory of one run."""
-    return runs / (name if scale == 1.0 else f"{name}-x{scale:g}") / f"seed{seed}"
-
-
-def settings_of(name: str, folder: Path) -> Config | None:
-    """Return a run's configuration if, but for the number of epochs, it is that of the config ``name``."""
-    try:
-        config = load_config(folder / "config.yaml")
-    except DtpDistError:
-        return None
-    given = overrides_of(name, config.seed, 1.0, config.data.root)
-    same = same_run(config_of(name), folder, [*given, f"train.epochs={config.train.epochs}"])
-    return config if same else None
-
-
-def row_of(name: str, folder: Path) -> Row | None:
-    """Return what a run directory tells, of its newest evaluation where it is not finished.
-
-    A run whose settings are not the config's counts for nothing; its number of epochs may be another.
-    """
-    if not (folder / "metrics.jsonl").exists():
-        return None
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    evaluated = [line for line in lines if "test_error" in line]
-    if not evaluated:
-        return None
-    config = settings_of(name, folder)
-    if config is None:
-        print(f"{folder}: has other settings than {name}.yaml and is left out", flush=True)
-        return None
-    last, result = evaluated[-1], folder / "result.json"
-    done = json.loads(result.read_text()) if result.exists() else {}
-    return {
-        "name": name,
-        "seed": config.seed,
-        "epochs": last["epoch"],
-        "of_epochs": load_config(config_of(name)).train.epochs,
-        "data": EXPERIMENTS[name].data,
-        "test_error": last["test_error"],
-        "valid_error": last.get("valid_error"),
-        "train_error": last.get("train_error_of_epoch", last.get("train_error")),
-        "seconds": round(done.get("seconds", last["time"])),
-        "weights_sha256": done.get("weights_sha256", ""),
-        "machine": machine(),
-        "date": written_on(result if result.exists() else folder / "metrics.jsonl"),
-    }
-
-
-def kept_rows(path: Path) -> list[Row]:
-    """Return the rows of an earlier table."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """Return one row of each (name, seed, data): that of the most epochs, the newer one among equals."""
-    found: dict[tuple[str, int, str], Row] = {}
-    for row in [*old, *new]:
-        key = (row["name"], int(row["seed"]), row["data"])
-        if key not in found or int(row["epochs"]) >= int(found[key]["epochs"]):
-            found[key] = row
-    order = list(EXPERIMENTS)
-    kept = [row for row in found.values() if row["name"] in order]
-    return sorted(kept, key=lambda row: (order.index(row["name"]), int(row["seed"])))
+PAGE = FILE.with_suffix(".md")
+HEADS = (
+    "config",
+    "experiment",
+    "data",
+    "epochs",
+    "test error",
+    "each seed",
+    "twin",
+    "difference",
+    "published",
+    "source",
+)
+TEXTS = (
+    "Test error in percent: mean and standard deviation over seeds 0, 1, ..., then each seed; the mean of "
+    "the twin by backpropagation after as many epochs, and the difference in points, positive where the "
+    "rule's error is the higher one. Written by `benchmarks/reproduce.py` from `reproduce.csv`, which has a "
+    "row for every run with its seed, epochs, errors and weights. CPU float32, one process, one thread; "
+    "{machines}.",
+    "Epochs are those that were run of those that the config has, and nothing is extrapolated. Where fewer "
+    "were asked for, every cosine over epochs is shorter in proportion, so that rates reach their ends in "
+    "the epochs that were asked for; all other schedules stay as they are. Such an error is that of a "
+    "smaller budget than the published one.",
+    "Published figures say where they are from, and whether they were read there or are recalled. The head "
+    "of each config says which of its settings are published, and where and why ours differ.",
+)
 
 
 def published(experiment: Experiment) -> tuple[str, str]:
@@ -137,58 +74,54 @@ def published(experiment: Experiment) -> tuple[str, str]:
     return f"{experiment.published:.2f}", f"{experiment.source} ({experiment.how})"
 
 
-def line_of(name: str, rows: list[Row]) -> str:
+def line_of(group: Group) -> str:
     """Return one line of the table: the runs of one experiment."""
-    experiment = EXPERIMENTS[name]
-    epochs = sorted({int(row["epochs"]) for row in rows})
-    span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-    whole = int(rows[0]["of_epochs"])
-    errors = [float(row["test_error"]) for row in rows]
+    experiment, errors = EXPERIMENTS[group.name], group.errors
     spread = f" +- {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    mean, each = f"{statistics.mean(errors):.2f}{spread}", ", ".join(f"{error:.2f}" for error in errors)
-    value, source = published(experiment)
-    cells = [f"`{name}`", experiment.title, experiment.data, f"{span} of {whole}", mean, each, value, source]
+    cells = [
+        f"`{group.name}`",
+        experiment.title,
+        experiment.data,
+        group.budget,
+        f"{statistics.mean(errors):.2f}{spread}",
+        ", ".join(f"{error:.2f}" for error in errors),
+        *group.next_to_twin,
+        *published(experiment),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
-def write(rows: list[Row]) -> None:
+def page(rows: Sequence[Row]) -> str:
+    """Return docs/results/reproduce.md."""
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
+    lines = ["# The papers' experiments, as measured here", ""]
+    for text in TEXTS:
+        lines += [*textwrap.wrap(text.format(machines=machines), 120), ""]
+    lines += [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *map(line_of, groups(rows))]
+    return "\n".join(lines) + "\n"
+
+
+def write(rows: Sequence[Row]) -> None:
     """Write CSV and Markdown."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with (RESULTS / "reproduce.csv").open("w", newline="") as file:
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    with FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    machines = sorted({row["machine"] for row in rows})
-    texts = (
-        "Test error in percent: mean and standard deviation over seeds 0, 1, ..., then each seed. Written by "
-        "`benchmarks/reproduce.py` from `reproduce.csv`, which has a row for every run with its "
-        f"seed, epochs and weights. CPU float32, one process, one thread; {'; '.join(machines)}.",
-        "Published figures say where they are from, and whether they were read there or are recalled. An "
-        "error before the last epoch of a config is that of the epochs that were run: nothing is "
-        "extrapolated.",
-    )
-    lines = ["# The papers' experiments, as measured here", ""]
-    for text in texts:
-        lines += [*textwrap.wrap(text, 120), ""]
-    lines += [
-        "| config | experiment | data | epochs | test error | each seed | published | source |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in EXPERIMENTS:
-        mine = [row for row in rows if row["name"] == name]
-        if mine:
-            lines.append(line_of(name, mine))
-    (RESULTS / "reproduce.md").write_text("\n".join(lines) + "\n")
+    PAGE.write_text(page(rows))
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
+def parsed() -> argparse.Namespace:
+    """Return the command line, with the names of all experiments to run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or of: {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--twins", action="store_true", help="run the twin of each as well")
     parser.add_argument("--seeds", type=int, default=3, help="run seeds 0 to N-1")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of each config's epochs")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=int, help="epochs of each run, at most its config's")
+    budget.add_argument("--scale", type=float, default=1.0, help="fraction of each config's epochs")
     parser.add_argument("--data", default="data", help="folder of the data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -200,22 +133,35 @@ def main() -> None:
             parser.error(f"{name}: is not a config; write one of {', '.join(EXPERIMENTS)}")
     if not names and not options.report:
         parser.error("name an experiment, or write --report")
+    twins = [EXPERIMENTS[name].twin for name in names] if options.twins else []
+    options.names = list(dict.fromkeys(filter(None, [*names, *twins])))
+    return options
+
+
+def budget_of(name: str, options: argparse.Namespace) -> int:
+    """Return how many epochs a run is to have."""
+    whole = epochs_of(name)
+    return max(1, min(options.epochs or round(options.scale * whole), whole))
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    options = parsed()
 
     def one(job: tuple[str, int]) -> None:
         name, seed = job
-        overrides = overrides_of(name, seed, options.scale, options.data)
-        result = run(config_of(name), folder_of(options.runs, name, seed, options.scale), overrides)
+        epochs = budget_of(name, options)
+        overrides = overrides_of(name, seed, epochs, options.data)
+        result = run(config_of(name), folder_of(options.runs, name, seed, epochs), overrides)
         if result is not None:
             print(f"{name}, seed {seed}: test error {result['test_error']:.2f} %", flush=True)
 
     if not options.report:
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(one, [(name, seed) for seed in range(options.seeds) for name in names]))
-    folders = [(name, path) for name in EXPERIMENTS for path in options.runs.glob(f"{name}*/seed*")]
-    mine = [(n, p) for n, p in folders if p.is_dir() and p.parent.name.partition("-x")[0] == n]
-    rows = [row for name, path in mine if (row := row_of(name, path)) is not None]
-    write(merged(kept_rows(RESULTS / "reproduce.csv"), rows))
-    print(f"written to {RESULTS / 'reproduce.md'}")
+            list(pool.map(one, [(name, seed) for seed in range(options.seeds) for name in options.names]))
+    rows = [row for name, path in folders(options.runs) if (row := row_of(name, path)) is not None]
+    write(merged(kept_rows(), rows))
+    print(f"written to {PAGE}")
 
 
 if __name__ == "__main__":

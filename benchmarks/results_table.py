@@ -16,6 +16,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from helpers.published import EXPERIMENTS
+from helpers.twins import groups
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
@@ -125,17 +126,15 @@ def ablations() -> Iterator[Line]:
 
 def papers() -> Iterator[Line]:
     """Yield the papers' experiments."""
-    rows = read("reproduce")
-    for name, experiment in EXPERIMENTS.items():
-        mine = pick(rows, name=name)
-        if not mine:
-            continue
-        value = f"{listed([float(row['test_error']) for row in mine])} %"
+    for group in groups(read("reproduce")):
+        experiment, mine = EXPERIMENTS[group.name], group.rows
+        value, (twin, difference) = f"{listed(group.errors)} %", group.next_to_twin
+        if group.twin is not None:
+            value += f"; twin {twin}, difference {difference}"
         if experiment.published is not None:
             value += f"; published {experiment.published:.2f} ({experiment.how})"
-        epochs = f"{one(mine, 'epochs')} of {one(mine, 'of_epochs')} epochs"
-        title = f"{experiment.title}, {experiment.data}, {epochs}"
-        source = (f"{name}.yaml", one(mine, "seed"), one(mine, "machine"), one(mine, "date"))
+        title = f"{experiment.title}, {experiment.data}, {group.budget} epochs"
+        source = (f"{group.name}.yaml", one(mine, "seed"), one(mine, "machine"), one(mine, "date"))
         yield Line("papers", title, value, "reproduce.py", *source)
 
 

@@ -16,8 +16,8 @@ def results_table(monkeypatch):
     import results_table
 
     yield results_table
-    for name in ("helpers", "helpers.published", "results_table"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in [each for each in sys.modules if each.partition(".")[0] in ("helpers", "results_table")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def test_the_committed_pages_are_what_the_script_makes(results_table):
