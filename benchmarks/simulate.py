@@ -14,7 +14,8 @@ import time
 
 import numpy as np
 
-from dtp_dist.planning.simulate import Timing, simulate
+from dtp_dist.planning.simulate import simulate
+from dtp_dist.planning.timing import Timing
 from dtp_dist.schedule import Kind, Phase, Schedule
 from helpers.measuring import machine
 

@@ -22,9 +22,10 @@ from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.losses.output import OutputMeasure
 from dtp_dist.algorithm.maps.base import Call, Mode
 from dtp_dist.algorithm.meter import Meter
-from dtp_dist.algorithm.optimizers.groups import OptimizerGroup
+from dtp_dist.algorithm.optimizers.groups import OptimizedMap, OptimizerGroup
 from dtp_dist.algorithm.randomness import Randomness
-from dtp_dist.algorithm.rules.base import Rule
+from dtp_dist.algorithm.rules.base import LocalStep, Rule, Seen
+from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.errors import NonFiniteError
 from dtp_dist.phase import Phase
 
@@ -33,12 +34,16 @@ LENGTH_EVERY = 10  # minibatches between two measurements of a displacement's re
 
 @dataclass
 class _Flight:
-    """What a stage keeps of one minibatch between its F and its U."""
+    """What a stage keeps of one minibatch until its U.
 
-    activations: list[Tensor]
-    contexts: list[Tensor | None]
-    labels: Tensor
-    displacements: list[Tensor] = field(default_factory=list)
+    ``activations`` are h_in of the first layer, then each layer's h_out; ``targets`` likewise what T sends
+    down (None from layer 1), then what it brought to each layer: a displacement, or the rule's signal.
+    """
+
+    activations: list[Tensor] = field(default_factory=list)
+    contexts: list[Tensor | None] = field(default_factory=list)
+    labels: Tensor | None = None
+    targets: list[Tensor | None] = field(default_factory=list)
 
 
 class Stage:
@@ -64,6 +69,7 @@ class Stage:
         self._phase, self._epoch = Phase.BOTH, 0
         self._output = OutputMeasure(loss)
         self._flights: dict[int, _Flight] = {}
+        self._flow = rule.flow()
         learned = rule.learned_inverses()
         self._learning = [
             layer
@@ -119,8 +125,10 @@ class Stage:
             for layer in self.layers:
                 h = layer.f(h, self._call(layer, minibatch, Mode.EVALUATE))
         else:
-            updates_to_come = len(self._flights) if self._phase is not Phase.INVERSE else 0
-            flight = self._flights[minibatch] = _Flight([h], [], labels)
+            begun = sum(1 for each in self._flights.values() if each.activations)
+            updates_to_come = begun if self._phase is not Phase.INVERSE else 0
+            flight = self._flights.setdefault(minibatch, _Flight())
+            flight.activations, flight.labels = [h], labels
             with self._forward_learners.ahead(self._lookahead * updates_to_come):
                 for layer in self.layers:
                     h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
@@ -158,23 +166,30 @@ class Stage:
     def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
         """T: take delta of the stage's last layer (None in the last stage, which makes its own).
 
-        Returns delta of the layer below the stage, None in the first stage.
+        Returns delta of the layer below the stage, None in the first stage. Of a rule of one wave these are
+        signals, the first of them in the last stage too.
         """
-        flight = self._flights[minibatch]
-        h_out = flight.activations[-1]
+        flight = self._flights.setdefault(minibatch, _Flight())
         if delta is None:
-            delta = self.rule.output(h_out, flight.labels, self.loss)
-        displacements: list[Tensor] = []
+            assert flight.labels is not None, "F comes first"
+            delta = self.rule.output(flight.activations[-1], flight.labels, self.loss)
+        targets: list[Tensor | None] = [delta]
         for position in reversed(range(len(self.layers))):
-            layer = self.layers[position]
-            displacements.append(delta)
-            if layer.index == 1:
+            if self.layers[position].index == 1:
+                targets.append(None)
                 break
-            h_in, h_out = flight.activations[position : position + 2]
-            call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            delta = self.rule.propagate(layer, h_in, h_out, delta, call).contiguous()
-        flight.displacements = displacements[::-1]
-        return None if self.first else delta
+            delta = self._next_target(minibatch, flight, position, delta).contiguous()
+            targets.append(delta)
+        flight.targets = targets[::-1]
+        return flight.targets[0]
+
+    def _next_target(self, minibatch: int, flight: _Flight, position: int, above: Tensor) -> Tensor:
+        layer, rule = self.layers[position], self.rule
+        if isinstance(rule, OneWaveRule):
+            return rule.next_signal(layer, above, self._call(layer, minibatch, Mode.LOCAL).inverse())
+        h_in, h_out = flight.activations[position : position + 2]
+        call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+        return rule.propagate(layer, h_in, h_out, above, call)
 
     def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
         """Measure a minibatch between its T and its U against backpropagation; changes nothing.
@@ -185,11 +200,13 @@ class Stage:
         """
         flight = self._flights[minibatch]
         if descent is None:
+            assert flight.labels is not None, "F comes first"
             descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels, self.loss)
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
             h_in, h_out = flight.activations[position : position + 2]
-            delta = flight.displacements[position]
+            delta = flight.targets[position + 1]
+            assert delta is not None, "T comes first"
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
             at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
@@ -199,24 +216,45 @@ class Stage:
         return None if self.first else descent
 
     def update(self, minibatch: int) -> None:
-        """U: one step of every forward map in the stage; the minibatch is done here."""
+        """U: one step of every forward map in the stage, and of each inverse that learns in U.
+
+        In a phase that is for one of the two, of these alone. The minibatch is done here.
+        """
         flight = self._flights.pop(minibatch)
         losses: dict[int, Tensor] = {}
+        inverse_losses: dict[int, Tensor] = {}
         lengths: dict[int, Tensor] = {}
+        measured = minibatch % LENGTH_EVERY == 0 and not isinstance(self.rule, OneWaveRule)
         for position, layer in enumerate(self.layers):
-            h_in, h_out = flight.activations[position : position + 2]
-            delta = flight.displacements[position]
+            seen = self._seen(flight, position)
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            step = self.rule.forward_step(layer, h_in, h_out, delta, call)
-            layer.forward.set_gradients(step.gradients)
-            losses[layer.index] = step.loss
-            if minibatch % LENGTH_EVERY == 0:
-                lengths[layer.index] = _relative_length(delta, h_out)
+            if self._phase is not Phase.INVERSE:
+                losses[layer.index] = _prepared(layer.forward, self.rule.forward_update(layer, seen, call))
+                if measured:
+                    lengths[layer.index] = _relative_length(seen.above, seen.h_out)
+            if layer.inverse is not None and self._learns_in_update(layer):
+                step = self.rule.inverse_update(layer, seen, call.inverse())
+                inverse_losses[layer.index] = _prepared(layer.inverse, step)
         self._forward_learners.step(self._epoch, minibatch, self._rate)
+        self._inverse_learners.step(self._epoch, minibatch)
         for index, loss in self._checked(minibatch, "forward loss", losses).items():
             self.meter.add(f"layer/{index}/forward_loss", loss)
+        for index, loss in self._checked(minibatch, "inverse loss", inverse_losses).items():
+            self.meter.add(f"layer/{index}/inverse_loss", loss)
         for index, length in _floats(lengths).items():
             self.meter.add(f"layer/{index}/displacement", length)
+
+    def _seen(self, flight: _Flight, position: int) -> Seen:
+        """Return what F and T left in one layer."""
+        above = flight.targets[position + 1]
+        assert above is not None, "T comes first"
+        assert flight.labels is not None, "F comes first"
+        h_in, h_out = flight.activations[position : position + 2]
+        return Seen(h_in, h_out, above, flight.targets[position], flight.labels, self.loss)
+
+    def _learns_in_update(self, layer: Layer) -> bool:
+        own = self._flow.inverse_in == "U" and self._phase is not Phase.FORWARD
+        return own and layer in self._learning
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = layer.index
@@ -246,6 +284,12 @@ class Stage:
             raise NonFiniteError(
                 f"{text}; lower the learning rate or the step, and train it in a run of its own"
             )
+
+
+def _prepared(learner: OptimizedMap, step: LocalStep) -> Tensor:
+    """Give a map the gradients that its optimizer will step along, and return the loss."""
+    learner.set_gradients(step.gradients)
+    return step.loss
 
 
 def _relative_length(delta: Tensor, h: Tensor) -> Tensor:

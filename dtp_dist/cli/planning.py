@@ -98,7 +98,7 @@ def counts_of(asked: str, layers: int) -> list[int]:
 def _write_trace(path: Path, plan: Plan) -> None:
     """Write what the simulation predicts in the form of a run's trace, its phases one after the other."""
     from dtp_dist.monitor.trace import write_trace
-    from dtp_dist.planning.simulate import NANOSECONDS
+    from dtp_dist.planning.timing import NANOSECONDS
     from dtp_dist.runtime.layout import Layout
     from dtp_dist.schedule import Span
 
@@ -109,7 +109,7 @@ def _write_trace(path: Path, plan: Plan) -> None:
         for row, spans in zip(rows, simulation.spans(), strict=True):
             row.extend(span.moved(start) for span in spans)
         start += simulation.total / NANOSECONDS
-    write_trace(path, rows, Layout(chosen.partition, chosen.in_flight))
+    write_trace(path, rows, Layout(chosen.partition, chosen.in_flight, plan.pipeline.flow))
 
 
 def _tell(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.rules import Rule
-from dtp_dist.schedule import KINDS, Kind, Phase
+from dtp_dist.schedule import TWO_WAVES, Flow, Kind, Phase, kinds_of
 
 OPTIMIZER_WORK, ELEMENT_WORK, CALL_WORK = 120.0, 200.0, 3e6
 """What else takes time, as floating-point operations of a matrix product that would take as long.
@@ -64,7 +64,7 @@ class Costs:
         times = self.delayed.get(min(in_flight, 3), self.phases) if delayed else self.phases
         saved = self.shared.get(phase, {})
         found = {}
-        for kind in KINDS[phase]:
+        for kind in self.phases[phase]:
             each = times[phase][kind][layers.start : layers.stop]
             found[kind] = max(max(each), sum(each) - saved.get(kind, 0.0) * (len(layers) - 1))
         if layers.start == 0:
@@ -92,11 +92,15 @@ def estimated_costs(
 ) -> Costs:
     """Return the layers' costs as ``action_work`` counts them; the same network always gives the same."""
     work = action_work(layers, shapes, rule, batch_size)
-    return Costs({phase: {kind: work[kind] for kind in KINDS[phase]} for phase in phases})
+    flow = rule.flow()
+    return Costs({phase: {kind: work[kind] for kind in kinds_of(phase, flow)} for phase in phases})
 
 
 def given_costs(
-    partition: Sequence[int], stages: Sequence[Mapping[Kind, float]], phases: Iterable[Phase] = (Phase.BOTH,)
+    partition: Sequence[int],
+    stages: Sequence[Mapping[Kind, float]],
+    phases: Iterable[Phase] = (Phase.BOTH,),
+    flow: Flow = TWO_WAVES,
 ) -> Costs:
     """Return costs, in seconds, of layers that cost what is given for each stage when they are cut so.
 
@@ -110,7 +114,8 @@ def given_costs(
         ]
         for kind in Kind
     }
-    return Costs({phase: {kind: times[kind] for kind in KINDS[phase]} for phase in phases}, source="virtual")
+    found = {phase: {kind: times[kind] for kind in kinds_of(phase, flow)} for phase in phases}
+    return Costs(found, source="virtual")
 
 
 def without_inverses(costs: Costs) -> Costs:
@@ -128,19 +133,27 @@ def action_work(
     """Return the work of each action in each layer per minibatch, in floating-point operations.
 
     F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
-    the inverse learns; T is two of g, or one of f where the target goes through the forward map. Elementwise
+    the inverse learns; T is two of g, or one of f where the target goes through the forward map. Of a rule
+    whose inverses learn in U, that is in U, once; T of one with signals is one g of their rows. Elementwise
     work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
     counts as nothing.
     """
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
-    inverses, learned = rule.inverses(), rule.learned_inverses()
+    inverses, learned, flow = rule.inverses(), rule.learned_inverses(), rule.flow()
+    rows = rule.target_rows(shapes[-1][0])
     for index, options in enumerate(layers, 1):
         step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
         f, g = _map_work(options, shapes[index - 1], batch_size)
-        iterations = options.inverse.iterations if index in learned else 0
         target = 2 * g if index in inverses else f if index > 1 else 0.0
-        inverse = iterations * (rule.inverse_work(f, g, affine=options.affine_inverse) + step)
-        for kind, work in zip(Kind, (f, inverse, target, f + step), strict=True):
+        if rows is not None:
+            g = _map_work(options, shapes[index - 1], rows)[1]
+            target = g if index in inverses else 0.0
+        inverse = rule.inverse_work(f, g, affine=options.affine_inverse) + step if index in learned else 0.0
+        if flow.inverse_in == "U":
+            works = (f, 0.0, target, f + step + inverse)
+        else:
+            works = (f, options.inverse.iterations * inverse, target, f + step)
+        for kind, work in zip(Kind, works, strict=True):
             found[kind].append(work)
     return found
 

@@ -45,7 +45,7 @@ def stage_memory(config: Config, layers: range, stage: int, stages: int) -> Memo
     options, shapes = config.model.options, shapes_of(config)
     rule = config.build_rule()
     depth = effective_in_flight(stages, config.parallel.in_flight)
-    late = delay(stage, stages, depth) > 0
+    late = delay(stage, stages, depth, rule.flow()) > 0
     ahead = late and config.optimizer.at_depth(depth).lookahead > 0
     weights = inverses = kept = 0
     for index in layers:
@@ -64,14 +64,19 @@ def _activation_bytes(
 ) -> int:
     """Return what all layers keep for every minibatch in flight, and one displacement of each.
 
-    That is their inputs and outputs, and what layers inside layers give.
+    That is their inputs and outputs, and what layers inside layers give. The signals of a rule of one wave
+    are kept for as many minibatches.
     """
     number = getattr(torch, config.train.dtype).itemsize
     outputs = sum(prod(shapes[index + 1]) for index in layers)
     inside = sum(config.model.options[index].kept(shapes[index]) for index in layers)
     flight = (prod(shapes[layers.start]) + outputs + inside) * number + most_label_bytes(config)
-    in_flight = window(stage, stages, depth)
-    return int(config.data.batch_size * (flight * in_flight + outputs * number))
+    rule, examples = config.build_rule(), config.data.batch_size
+    rows = rule.target_rows(shapes[-1][0])
+    in_flight = window(stage, stages, depth, rule.flow())
+    if rows is None:
+        return int(examples * (flight * in_flight + outputs * number))
+    return int(in_flight * (examples * flight + rows * outputs * number))
 
 
 def _parameter_bytes(options: LayerOptions, shape: Shape) -> int:

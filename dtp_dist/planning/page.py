@@ -9,8 +9,8 @@ from dtp_dist.charts.palette import COLOURS
 from dtp_dist.charts.style import PICTURES
 from dtp_dist.charts.svg import Block, svg, text, timeline
 from dtp_dist.planning.plan import Plan
-from dtp_dist.planning.simulate import NANOSECONDS
 from dtp_dist.planning.text import Cells, count_table, heading, remarks, stage_table
+from dtp_dist.planning.timing import NANOSECONDS
 from dtp_dist.schedule import ACTIONS, Kind, Span
 from dtp_dist.text.numbers import short
 

@@ -53,9 +53,10 @@ class Plan:
     def drawing(self) -> str:
         """Return the chosen schedule's first minibatches as a drawing, of a few stages if there are many."""
         stages = min(self.stages, DRAWN_STAGES)
-        phases = self.pipeline.costs.phases
+        phases, flow = self.pipeline.costs.phases, self.pipeline.flow
+        drawn_minibatches = range(DRAWN_MINIBATCHES)
         drawn = [
-            draw(Schedule(stages, range(DRAWN_MINIBATCHES), self.chosen.in_flight, phase).rows())
+            draw(Schedule(stages, drawn_minibatches, self.chosen.in_flight, phase, flow).rows())
             for phase in phases
         ]
         return "\n\n".join(drawn)
@@ -65,7 +66,7 @@ class Plan:
         chosen = self.chosen
         return {
             phase: simulate(
-                Schedule(self.stages, range(minibatches), chosen.in_flight, phase),
+                Schedule(self.stages, range(minibatches), chosen.in_flight, phase, self.pipeline.flow),
                 timing_of(self.pipeline, chosen.layers, chosen.in_flight, phase),
                 keep=minibatches,
             )

@@ -8,8 +8,9 @@ from itertools import accumulate, pairwise
 
 from dtp_dist.planning.costs import Costs
 from dtp_dist.planning.partition import cheapest_partition
-from dtp_dist.planning.simulate import Simulation, Times, Timing, nanoseconds, simulate
-from dtp_dist.schedule import KINDS, Kind, Phase, Schedule, effective_in_flight
+from dtp_dist.planning.simulate import Simulation, simulate
+from dtp_dist.planning.timing import Times, Timing, nanoseconds
+from dtp_dist.schedule import TWO_WAVES, Flow, Kind, Phase, Schedule, effective_in_flight, kinds_of
 
 FLOPS = 1e11
 """Floating-point operations per second that stand in for a device where none was measured."""
@@ -47,6 +48,7 @@ class Pipeline:
 
     Attributes:
         backprop: the same layers learning by backpropagation; None where they do.
+        flow: the rule's.
     """
 
     costs: Costs
@@ -54,6 +56,7 @@ class Pipeline:
     messages: MessageBytes
     batch_size: int
     backprop: Pipeline | None = None
+    flow: Flow = TWO_WAVES
 
     @property
     def unit(self) -> float:
@@ -123,7 +126,8 @@ def predict(pipeline: Pipeline, partition: Sequence[int], in_flight: int, *, kee
     simulations, slowest = {}, 0.0
     for phase in costs.phases:
         timing = timing_of(pipeline, layers, depth, phase)
-        simulations[phase] = simulate(Schedule(stages, range(count), depth, phase), timing, keep=keep)
+        schedule = Schedule(stages, range(count), depth, phase, pipeline.flow)
+        simulations[phase] = simulate(schedule, timing, keep=keep)
         slowest += max(sum(costs.stage(phase, each, depth).values()) for each in layers) * unit
     period = sum(each.period for each in simulations.values())
     busy = [costs.total(each, depth) * unit for each in layers]
@@ -149,7 +153,10 @@ def predict(pipeline: Pipeline, partition: Sequence[int], in_flight: int, *, kee
 def _exact_step(pipeline: Pipeline, layers: Sequence[range]) -> float:
     """Return the seconds of a step with one minibatch in flight, over all phases."""
     return sum(
-        simulate(Schedule(len(layers), range(FEWEST), 1, phase), timing_of(pipeline, layers, 1, phase)).period
+        simulate(
+            Schedule(len(layers), range(FEWEST), 1, phase, pipeline.flow),
+            timing_of(pipeline, layers, 1, phase),
+        ).period
         for phase in pipeline.costs.phases
     )
 
@@ -163,7 +170,9 @@ def timing_of(pipeline: Pipeline, layers: Sequence[range], in_flight: int, phase
     turn = costs.turn * pipeline.unit
     return Timing(
         stages=stages,
-        actions={kind: nanoseconds([cost[kind] * pipeline.unit for cost in each]) for kind in KINDS[phase]},
+        actions={
+            kind: nanoseconds([cost[kind] * pipeline.unit for cost in each]) for kind in costs.phases[phase]
+        },
         lead={
             Kind.FORWARD: nanoseconds([turn, *(turn + link.handling(size) for size in up)]),
             Kind.TARGET: nanoseconds([*(turn + link.handling(size) for size in down), turn]),
@@ -197,7 +206,7 @@ def _bytes(pipeline: Pipeline, layers: Sequence[range]) -> tuple[list[int], list
             up, down = pipeline.messages(of.stop, phase)
             sent[stage] += up
             received[stage + 1] += up
-            if Kind.TARGET in KINDS[phase]:
+            if Kind.TARGET in kinds_of(phase, pipeline.flow):
                 sent[stage + 1] += down
                 received[stage] += down
     return received, sent

@@ -15,66 +15,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtp_dist.errors import ScheduleError
+from dtp_dist.planning.one_wave import Outcome, one_wave
+from dtp_dist.planning.timing import NANOSECONDS, NEVER, Times, Timing
 from dtp_dist.schedule import (
     ACTIONS,
-    KINDS,
     RECEIVING,
     SENDING,
     Kind,
-    Phase,
     Schedule,
     Span,
     effective_in_flight,
+    kinds_of,
+    order,
 )
-
-Times = NDArray[np.int64]
-"""Nanoseconds, one number a stage: [S]."""
-
-NEVER = -(2**61)
-NANOSECONDS = 1e9
-PARTNERS = {Kind.FORWARD: Kind.INVERSE, Kind.TARGET: Kind.UPDATE}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What everything takes in each of S stages, in nanoseconds.
-
-    Attributes:
-        actions: an action, by kind; kinds that are not there take nothing.
-        lead: what a stage does before an action that is neither waiting nor the action: it takes a message
-            in, or turns to the next action.
-        send: what sending the message of an F or a T takes of its stage's time.
-        transfer: how long a message keeps the link to itself; the next one waits for it.
-        latency: what a message takes besides, on its way.
-    """
-
-    stages: int
-    actions: Mapping[Kind, Times]
-    lead: Mapping[Kind, Times] = field(default_factory=dict)
-    send: Mapping[Kind, Times] = field(default_factory=dict)
-    transfer: Mapping[Kind, Times] = field(default_factory=dict)
-    latency: Mapping[Kind, Times] = field(default_factory=dict)
-
-    def of(self, part: Mapping[Kind, Times], kind: Kind) -> Times:
-        """Return the times of a kind, zeros where there are none; of messages, where there is a receiver."""
-        found = np.zeros(self.stages, np.int64)
-        if kind in part:
-            found[:] = part[kind]
-        if part is self.send or part is self.transfer or part is self.latency:
-            found[-1 if kind is Kind.FORWARD else 0] = 0
-        return found
-
-
-def nanoseconds(seconds: Sequence[float]) -> Times:
-    """Return seconds as whole nanoseconds."""
-    return np.rint(np.asarray(seconds, np.float64) * NANOSECONDS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -86,7 +46,8 @@ class Simulation:
         busy: nanoseconds each stage computed: [S].
         finished: when each minibatch's last action was over: [minibatches].
         kept: by kind (F, T) the times of the last minibatches: wait begins, action begins, action ends,
-            message is sent, the next action (I, U) begins, ends; [6, minibatches, S].
+            message is sent, the next action begins, ends; [6, minibatches, S]. Next to F is I, to T U; where
+            T comes first in a stage, U is next to F.
     """
 
     schedule: Schedule
@@ -111,7 +72,8 @@ class Simulation:
 
     def _spans_of(self, stage: int) -> list[Span]:
         found: list[Span] = []
-        has = KINDS[self.schedule.phase]
+        schedule = self.schedule
+        kinds = order(stage, schedule.stages, schedule.phase, schedule.flow)
         for kind, times in self.kept.items():
             receives = stage > 0 if kind is Kind.FORWARD else stage < len(self.busy) - 1
             sends = stage < len(self.busy) - 1 if kind is Kind.FORWARD else stage > 0
@@ -123,17 +85,23 @@ class Simulation:
                 found.append(Span(ACTIONS[kind], first + row, begun, done))
                 if sends:
                     found.append(Span(SENDING[kind], first + row, done, sent))
-                if PARTNERS[kind] in has:
-                    found.append(Span(ACTIONS[PARTNERS[kind]], first + row, next_begun, next_done))
+                if (after := _after(kind, kinds)) is not None:
+                    found.append(Span(ACTIONS[after], first + row, next_begun, next_done))
         return found
 
 
-class _Flow:
+def _after(kind: Kind, kinds: Sequence[Kind]) -> Kind | None:
+    """Return the action without a message that follows on an F or a T, if one does."""
+    after = kinds[kinds.index(kind) + 1 :][:1]
+    return after[0] if after and after[0] in (Kind.INVERSE, Kind.UPDATE) else None
+
+
+class _Wave:
     """The F of all stages, with what follows in the same stage (I), or their T (with U)."""
 
     def __init__(self, timing: Timing, kind: Kind, kept: int) -> None:
         self.direction = 1 if kind is Kind.FORWARD else -1
-        after = PARTNERS[kind]
+        after = Kind.INVERSE if kind is Kind.FORWARD else Kind.UPDATE
         self.lead, self.cost = timing.of(timing.lead, kind), timing.of(timing.actions, kind)
         self.send, self.transfer = timing.of(timing.send, kind), timing.of(timing.transfer, kind)
         self.latency = timing.of(timing.latency, kind)
@@ -192,7 +160,7 @@ def simulate(schedule: Schedule, timing: Timing, *, capacity: int | None = None,
     """Return when everything of a schedule happens, given what it takes.
 
     A link holds ``capacity`` messages, by default as many as a run's (D, at least two), and a full one makes
-    its sender wait; with targets to wait for, no more than D are ever under way. The times of the last
+    its sender wait; where T waits for F, no more than D are ever under way. The times of the last
     ``keep`` minibatches are kept for ``spans``.
 
     Raises:
@@ -200,33 +168,34 @@ def simulate(schedule: Schedule, timing: Timing, *, capacity: int | None = None,
     """
     depth = effective_in_flight(schedule.stages, schedule.in_flight)
     capacity = max(2, depth) if capacity is None else capacity
-    targets = Kind.TARGET in KINDS[schedule.phase]
-    if capacity < (depth if targets else 1):
-        raise ScheduleError(f"capacity is {capacity}; a link must hold {depth if targets else 1} messages")
-    keep = min(keep, len(schedule.minibatches))
-    used = _only(timing, schedule.phase)
-    run = _pipeline if targets else _forwards
-    ready, finished, flows = run(used, len(schedule.minibatches), depth if targets else capacity, keep)
-    busy = sum((used.of(used.actions, kind) for kind in KINDS[schedule.phase]), np.zeros_like(ready))
-    total = int(ready.max()) if len(finished) else 0
-    kept = {kind: flow.kept for kind, flow in flows.items()}
-    return Simulation(schedule, total, busy * len(finished), finished, kept)
+    kinds = kinds_of(schedule.phase, schedule.flow)
+    least = depth if Kind.TARGET in kinds else 1
+    if capacity < least:
+        raise ScheduleError(f"capacity is {capacity}; a link must hold {least} messages")
+    keep, count = min(keep, len(schedule.minibatches)), len(schedule.minibatches)
+    used = _only(timing, kinds)
+    if Kind.TARGET not in kinds:
+        ready, finished, kept = _forwards(used, count, capacity, keep)
+    elif schedule.flow.target_reads_forward:
+        ready, finished, kept = _pipeline(used, count, depth, keep)
+    else:
+        ready, finished, kept = one_wave(schedule, used, capacity, keep)
+    busy = sum((used.of(used.actions, kind) for kind in kinds), np.zeros_like(ready))
+    total = int(ready.max()) if count else 0
+    return Simulation(schedule, total, busy * count, finished, kept)
 
 
-def _only(timing: Timing, phase: Phase) -> Timing:
+def _only(timing: Timing, kinds: Sequence[Kind]) -> Timing:
     """Return a timing without the kinds that a phase does not have."""
     actions, lead = (
-        {kind: part[kind] for kind in KINDS[phase] if kind in part} for part in (timing.actions, timing.lead)
+        {kind: part[kind] for kind in kinds if kind in part} for part in (timing.actions, timing.lead)
     )
     return Timing(timing.stages, actions, lead, timing.send, timing.transfer, timing.latency)
 
 
-_Outcome = tuple[Times, Times, dict[Kind, _Flow]]
-
-
-def _forwards(timing: Timing, count: int, capacity: int, keep: int) -> _Outcome:
+def _forwards(timing: Timing, count: int, capacity: int, keep: int) -> Outcome:
     """Waves of forwards alone, which run ahead as far as the links have room."""
-    stages, up = timing.stages, _Flow(timing, Kind.FORWARD, keep)
+    stages, up = timing.stages, _Wave(timing, Kind.FORWARD, keep)
     ready, finished = np.zeros(stages, np.int64), np.zeros(count, np.int64)
     taken: deque[Times] = deque(maxlen=capacity)  # when the last waves' messages were taken in
     room = np.full(stages, NEVER, np.int64)
@@ -237,14 +206,14 @@ def _forwards(timing: Timing, count: int, capacity: int, keep: int) -> _Outcome:
         row = number - (count - keep)
         taken.append(up.act(ready, slice(0, stages, 1), row if row >= 0 else None, room))
         finished[number] = ready[-1]
-    return ready, finished, {Kind.FORWARD: up}
+    return ready, finished, {Kind.FORWARD: up.kept}
 
 
-def _pipeline(timing: Timing, count: int, depth: int, keep: int) -> _Outcome:
+def _pipeline(timing: Timing, count: int, depth: int, keep: int) -> Outcome:
     """Forwards and targets, ``depth`` minibatches in flight: below in waves, above level by level."""
     stages, above = timing.stages, depth - 1
     below = stages - above
-    up, down = _Flow(timing, Kind.FORWARD, keep), _Flow(timing, Kind.TARGET, keep)
+    up, down = _Wave(timing, Kind.FORWARD, keep), _Wave(timing, Kind.TARGET, keep)
     ready, finished = np.zeros(stages, np.int64), np.zeros(count, np.int64)
     low, first_kept = slice(0, below, 1), count - keep
 
@@ -261,7 +230,7 @@ def _pipeline(timing: Timing, count: int, depth: int, keep: int) -> _Outcome:
         if first <= last:
             _do(down, first, last, lambda place: (number + 1 + place) // 2 - above)
 
-    def _do(flow: _Flow, first: int, last: int, minibatch: Callable[[Any], Any]) -> None:
+    def _do(flow: _Wave, first: int, last: int, minibatch: Callable[[Any], Any]) -> None:
         at = slice(below + first, below + last + 1, 2)
         newest = max(minibatch(first), minibatch(last))
         rows = None
@@ -280,4 +249,4 @@ def _pipeline(timing: Timing, count: int, depth: int, keep: int) -> _Outcome:
             down.act(ready, low, target - first_kept if target >= first_kept and keep else None)
             finished[target] = ready[0]
         level(2 * number + 1)
-    return ready, finished, {Kind.FORWARD: up, Kind.TARGET: down}
+    return ready, finished, {Kind.FORWARD: up.kept, Kind.TARGET: down.kept}

@@ -47,7 +47,7 @@ def _virtual_costs(config: Config, partition: Sequence[int]) -> Costs:
     milliseconds = [config.parallel.action_costs(stage) for stage in range(len(partition))]
     times = [{Kind(kind): each / 1e3 for kind, each in stage.items()} for stage in milliseconds]
     rule = config.build_rule()
-    return given_costs(partition, times, training_phases(config.rule.update_order, rule))
+    return given_costs(partition, times, training_phases(config.rule.update_order, rule), rule.flow())
 
 
 def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Pipeline:
@@ -71,4 +71,4 @@ def _pipeline(config: Config, costs: Costs, link: LinkModel) -> Pipeline:
     def messages(layer: int, phase: Phase) -> tuple[int, int]:
         return message_bytes(config, rule, layer, phase, columns)
 
-    return Pipeline(costs, link, messages, config.data.batch_size)
+    return Pipeline(costs, link, messages, config.data.batch_size, flow=rule.flow())

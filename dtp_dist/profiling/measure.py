@@ -24,7 +24,7 @@ from dtp_dist.planning import Costs, training_phases
 from dtp_dist.planning.costs import LayerTimes
 from dtp_dist.runtime.inprocess import InProcessRuntime
 from dtp_dist.runtime.segment import Segment
-from dtp_dist.schedule import ACTIONS, KINDS, Activity, Kind, Phase
+from dtp_dist.schedule import ACTIONS, Activity, Kind, Phase, kinds_of
 
 MOST_BYTES = 2**25  # of made-up pixels: more than a cache holds, as a data set is
 MOST_MINIBATCHES, WARM, LEAST, ROUNDS, FEW = 100, 2, 1, 4, 2
@@ -144,16 +144,19 @@ class Trial:
                 if span.minibatch >= first and span.activity.computes:
                     self._taken[phase, span.activity, stage].append(span.seconds)
                     busy += span.seconds
-        self._turns.append((spent - busy) / count / self._runtime.layout.stages / len(KINDS[phase]))
+        layout = self._runtime.layout
+        actions = layout.stages * len(kinds_of(phase, layout.flow))
+        self._turns.append((spent - busy) / count / actions)
 
     def medians(self) -> dict[Phase, LayerTimes]:
         """Return the median seconds of each action in each stage."""
         phases = dict.fromkeys(phase for phase, _, _ in self._taken)
-        stages = range(self._runtime.layout.stages)
+        layout = self._runtime.layout
+        stages = range(layout.stages)
         return {
             phase: {
                 kind: [median(self._taken[phase, ACTIONS[kind], stage]) for stage in stages]
-                for kind in KINDS[phase]
+                for kind in kinds_of(phase, layout.flow)
             }
             for phase in phases
         }

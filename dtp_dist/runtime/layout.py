@@ -14,10 +14,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Layout:
-    """The partition of a network: ``partition[s]`` layers in stage s, D minibatches in flight."""
+    """The partition of a network: ``partition[s]`` layers in stage s, D minibatches in flight.
+
+    ``flow`` is the rule's.
+    """
 
     partition: tuple[int, ...]
     in_flight: int
+    flow: schedule.Flow = schedule.TWO_WAVES
 
     @property
     def stages(self) -> int:
@@ -31,7 +35,7 @@ class Layout:
 
     def delay(self, stage: int) -> int:
         """Return the steady delay of a stage, in updates."""
-        return schedule.delay(stage, self.stages, self.in_flight)
+        return schedule.delay(stage, self.stages, self.in_flight, self.flow)
 
     def describe(self, stage: int) -> str:
         """Return e.g. "stage 3 (layers 7-9)"."""
@@ -44,4 +48,5 @@ def layout_of(config: Config) -> Layout:
     """Return the layout of a resolved configuration."""
     partition = config.parallel.partition
     assert partition is not None, "resolve the configuration first"
-    return Layout(tuple(partition), schedule.effective_in_flight(len(partition), config.parallel.in_flight))
+    depth = schedule.effective_in_flight(len(partition), config.parallel.in_flight)
+    return Layout(tuple(partition), depth, config.build_rule().flow())

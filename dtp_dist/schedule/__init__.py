@@ -8,9 +8,9 @@ stage 1 | .  F0 I0 F1 I1 T0 U0 F2 I2 T1 U1 F3 I3 T2 U2 .  .  T3 U3 .
 stage 2 | .  .  F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2 F3 I3 T3 U3 .  .
 """
 
+from dtp_dist.flow import TWO_WAVES, Flow
 from dtp_dist.phase import Phase
 from dtp_dist.schedule.actions import (
-    KINDS,
     MESSAGES,
     Action,
     Kind,
@@ -18,6 +18,9 @@ from dtp_dist.schedule.actions import (
     Rows,
     delay,
     effective_in_flight,
+    kinds_of,
+    leading,
+    order,
     receives,
     sends,
     stage_actions,
@@ -30,12 +33,13 @@ from dtp_dist.schedule.spans import ACTIONS, RECEIVING, SENDING, Activity, Span
 
 __all__ = [
     "ACTIONS",
-    "KINDS",
     "MESSAGES",
     "RECEIVING",
     "SENDING",
+    "TWO_WAVES",
     "Action",
     "Activity",
+    "Flow",
     "Kind",
     "Link",
     "Phase",
@@ -45,6 +49,9 @@ __all__ = [
     "delay",
     "draw",
     "effective_in_flight",
+    "kinds_of",
+    "leading",
+    "order",
     "receives",
     "sends",
     "stage_actions",

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dtp_dist.errors import ScheduleError
 from dtp_dist.schedule.actions import (
-    KINDS,
     Action,
     Kind,
     Link,
     Rows,
     effective_in_flight,
+    order,
     receives,
     sends,
     window,
@@ -25,10 +25,10 @@ _SHOWN = 6  # actions listed on either side of a failing one
 def validate(rows: Rows, schedule: Schedule, capacity: int | None = None) -> None:
     """Check that `rows`, wherever they come from, are a sound schedule for what `schedule` describes.
 
-    Every minibatch has its phase's actions once in every stage, in the order F, I, T, U; a stage has at
-    most its window of minibatches between F and U; both ends of every link have the same order; and no
-    stages wait for each other in a circle when a link holds `capacity` messages (default: the effective
-    D) and a full one blocks its sender. Linear in the number of actions.
+    Every minibatch has its phase's actions once in every stage, in the order that `order` gives (F, I, T, U);
+    a stage has at most its window of minibatches between the first of these and U; both ends of every link
+    have the same order; and no stages wait for each other in a circle when a link holds `capacity` messages
+    (default: the effective D) and a full one blocks its sender. Linear in the number of actions.
 
     Raises ScheduleError that names the failing action and lists its surroundings with it marked: `>2T3<`.
     """
@@ -44,16 +44,16 @@ def validate(rows: Rows, schedule: Schedule, capacity: int | None = None) -> Non
 
 
 def _check_row(rows: Rows, stage: int, schedule: Schedule) -> None:
-    row, kinds = rows[stage], KINDS[schedule.phase]
-    allowed = window(stage, schedule.stages, schedule.in_flight)
+    row, kinds = rows[stage], order(stage, schedule.stages, schedule.phase, schedule.flow)
+    allowed = window(stage, schedule.stages, schedule.in_flight, schedule.flow)
     done = dict.fromkeys(schedule.minibatches, 0)
-    unfinished: dict[int, None] = {}  # between F and U, oldest first
+    unfinished: dict[int, None] = {}  # begun and without their U, oldest first
     for position, action in enumerate(row):
         problem = _misplaced(action, stage, kinds, done)
         if problem:
             raise _failure(f"{action} {problem}", rows, {stage: position})
         done[action.minibatch] += 1
-        if action.kind is Kind.FORWARD:
+        if action.kind is kinds[0]:
             unfinished[action.minibatch] = None
         elif action.kind is Kind.UPDATE:
             del unfinished[action.minibatch]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from dtp_dist.config import Config
+from dtp_dist.runtime.layout import layout_of
 from dtp_dist.runtime.segment import Segment
-from dtp_dist.schedule import Phase, Schedule, validate
+from dtp_dist.schedule import Flow, Phase, Schedule, validate
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,16 @@ def check_schedules(config: Config, per_epoch: int, start: int) -> None:
     Raises:
         ScheduleError: one breaks a rule.
     """
-    assert config.parallel.partition is not None
+    layout = layout_of(config)
     for part in parts(config, per_epoch, start):
         for segment in part.segments:
-            _check(len(config.parallel.partition), config.parallel.in_flight, segment.phase, segment.count)
+            _check(layout.stages, layout.in_flight, segment.phase, layout.flow, segment.count)
 
 
 @cache
-def _check(stages: int, in_flight: int, phase: Phase, count: int) -> None:
+def _check(stages: int, in_flight: int, phase: Phase, flow: Flow, count: int) -> None:
     """Check one; each of a run's few different ones is checked once."""
-    schedule = Schedule(stages, range(count), in_flight, phase)
+    schedule = Schedule(stages, range(count), in_flight, phase, flow)
     validate(schedule.rows(), schedule)
 
 

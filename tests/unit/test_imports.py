@@ -98,16 +98,16 @@ def test_the_scan_sees_what_is_there():
 def test_the_algorithm_knows_torch_and_itself_alone(path):
     """And the names of ranges, ``annotated_types``, which hold no code."""
     assert foreign(path) <= {"torch", "annotated_types"}
-    assert imported_parts(path) <= {"errors", "import_path", "phase"}
+    assert imported_parts(path) <= {"errors", "flow", "import_path", "phase"}
 
 
 @pytest.mark.parametrize("path", files_of("schedule"), ids=module_of)
-def test_schedules_know_errors_and_phases_alone(path):
+def test_schedules_know_errors_phases_and_flows_alone(path):
     assert foreign(path) == set()
-    assert imported_parts(path) <= {"errors", "phase"}
+    assert imported_parts(path) <= {"errors", "flow", "phase"}
 
 
-@pytest.mark.parametrize("part", ["errors", "phase"])
+@pytest.mark.parametrize("part", ["errors", "flow", "phase"])
 def test_what_everything_shares_knows_nothing(part):
     (path,) = files_of(part)
     assert foreign(path) == imported_parts(path) == set()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from dtp_dist import schedule as module
 from dtp_dist.errors import ScheduleError
 from dtp_dist.schedule import (
+    TWO_WAVES,
     Action,
+    Flow,
     Kind,
     Link,
     Phase,
@@ -34,6 +37,9 @@ from dtp_dist.schedule import (
 from dtp_dist.schedule import __main__ as drawing
 
 LETTERS = {Phase.BOTH: "FITU", Phase.INVERSE: "FI", Phase.FORWARD: "FTU", Phase.EVALUATE: "F"}
+IN_UPDATE = Flow(inverse_in="U")
+ONE_WAVE = Flow(inverse_in="U", target_reads_forward=False)
+FLOWS = [TWO_WAVES, IN_UPDATE, ONE_WAVE]
 TRAINING = [Phase.BOTH, Phase.FORWARD]
 ROOT = Path(__file__).parents[2]
 
@@ -41,14 +47,21 @@ relaxed = settings(deadline=None, max_examples=200)  # a shared machine may paus
 
 
 @st.composite
-def schedules(draw_value, phases=tuple(Phase), stages=(1, 12), minibatches=(1, 40)):
+def schedules(draw_value, phases=tuple(Phase), stages=(1, 12), minibatches=(1, 40), flows=(TWO_WAVES,)):
     first = draw_value(st.integers(0, 3))
     return Schedule(
         stages=draw_value(st.integers(*stages)),
         minibatches=range(first, first + draw_value(st.integers(*minibatches))),
         in_flight=draw_value(st.integers(1, 16)),
         phase=draw_value(st.sampled_from(phases)),
+        flow=draw_value(st.sampled_from(flows)),
     )
+
+
+def letters(schedule):
+    """The actions of a minibatch in a stage that F reaches first."""
+    in_update = schedule.flow.inverse_in == "U" and schedule.phase is not Phase.EVALUATE
+    return "FTU" if in_update else LETTERS[schedule.phase]
 
 
 def text(actions):
@@ -82,24 +95,34 @@ def cells_of(drawing):
 
 @pytest.mark.slow
 @relaxed
-@given(schedules())
+@given(schedules(flows=FLOWS))
 def test_every_schedule_is_valid(schedule):
     validate(schedule.rows(), schedule)
 
 
 @pytest.mark.slow
 @relaxed
-@given(schedules())
+@given(schedules(flows=[TWO_WAVES, IN_UPDATE]))
 def test_one_slot_per_link_is_enough(schedule):
     validate(schedule.rows(), schedule, 1)
 
 
+@pytest.mark.slow
 @relaxed
-@given(schedules())
+@given(schedules(flows=[ONE_WAVE]))
+def test_two_slots_per_link_are_enough_for_waves_that_meet(schedule):
+    """Where they do, both stages send before they take, so that one slot is not."""
+    validate(schedule.rows(), schedule, 2)
+    if schedule.in_flight == 1:
+        validate(schedule.rows(), schedule, 1)
+
+
+@relaxed
+@given(schedules(flows=FLOWS))
 def test_every_action_of_the_phase_is_there_once(schedule):
     for stage in range(schedule.stages):
         counts = Counter(str(action) for action in schedule.actions(stage))
-        wanted = {f"{stage}{kind}{k}" for kind in LETTERS[schedule.phase] for k in schedule.minibatches}
+        wanted = {f"{stage}{kind}{k}" for kind in letters(schedule) for k in schedule.minibatches}
         assert counts == dict.fromkeys(wanted, 1)
 
 
@@ -123,11 +146,11 @@ def test_window_is_the_forwards_before_the_first_target(schedule):
 
 
 @relaxed
-@given(schedules(phases=TRAINING))
+@given(schedules(phases=TRAINING, flows=FLOWS))
 def test_delay_is_the_updates_between_forward_and_update(schedule):
     for stage in range(schedule.stages):
         row = list(schedule.actions(stage))
-        steady = delay(stage, schedule.stages, schedule.in_flight)
+        steady = delay(stage, schedule.stages, schedule.in_flight, schedule.flow)
         for since_start, k in enumerate(schedule.minibatches):
             begin = row.index(Action(Kind.FORWARD, stage, k))
             end = row.index(Action(Kind.UPDATE, stage, k))
@@ -145,12 +168,87 @@ def test_never_more_than_the_window_between_forward_and_update(schedule):
 
 
 @relaxed
-@given(schedules())
+@given(schedules(flows=FLOWS))
 def test_more_in_flight_than_stages_changes_nothing(schedule):
     depth = effective_in_flight(schedule.stages, schedule.in_flight)
     assert depth == min(schedule.in_flight, schedule.stages)
-    same = Schedule(schedule.stages, schedule.minibatches, depth, schedule.phase)
-    assert same.rows() == schedule.rows()
+    assert replace(schedule, in_flight=depth).rows() == schedule.rows()
+
+
+# Where T needs nothing of F
+
+
+@relaxed
+@given(st.integers(1, 12), st.integers(1, 40), st.sampled_from(TRAINING))
+def test_waves_that_meet_come_in_the_order_in_which_they_arrive(stages, count, phase):
+    """On equal stages F takes ``stage`` steps to come and T ``stages - 1 - stage``."""
+    schedule = Schedule(stages, range(count), 1, phase, ONE_WAVE)
+    for stage, row in enumerate(schedule.rows()):
+        first = "FTU" if stage <= stages - 1 - stage else "TFU"
+        assert text(row) == " ".join(f"{kind}{k}" for k in range(count) for kind in first)
+
+
+@relaxed
+@given(schedules(phases=TRAINING, flows=[ONE_WAVE]))
+def test_windows_are_widest_at_both_ends(schedule):
+    stages, depth = schedule.stages, effective_in_flight(schedule.stages, schedule.in_flight)
+    windows = [window(stage, stages, schedule.in_flight, ONE_WAVE) for stage in range(stages)]
+    assert windows == windows[::-1]
+    assert windows[: -(-stages // 2)] == sorted(windows[: -(-stages // 2)], reverse=True)
+    assert windows[0] == depth
+    for stage in range(stages):
+        kinds = [action.kind for action in schedule.actions(stage)]
+        ahead = kinds.index(Kind.TARGET if kinds[0] is Kind.FORWARD else Kind.FORWARD)
+        assert ahead == min(windows[stage], len(schedule.minibatches))
+        steps = [{kinds[0]: 1, Kind.UPDATE: -1}.get(kind, 0) for kind in kinds]
+        assert max(itertools.accumulate(steps)) <= windows[stage]
+
+
+@relaxed
+@given(st.integers(1, 12))
+def test_an_exact_step_of_waves_that_meet_takes_as_long_as_one(stages):
+    """S + 1 ticks with the updates; one more below an odd number's middle, which has both to do at once."""
+    one = Schedule(stages, range(1), 1, Phase.BOTH, ONE_WAVE)
+    assert len(cells_of(draw(one.rows()))[0]) == stages + 1 + stages % 2
+    assert len(cells_of(draw(replace(one, flow=IN_UPDATE).rows()))[0]) == 2 * stages + 1
+
+
+def test_rows_of_waves_that_meet_by_hand():
+    rows = Schedule(4, range(3), 2, Phase.BOTH, ONE_WAVE).rows()
+    assert text(rows[0]) == "F0 F1 T0 U0 F2 T1 U1 T2 U2"
+    assert text(rows[1]) == "F0 T0 U0 F1 T1 U1 F2 T2 U2"
+    assert text(rows[2]) == "T0 F0 U0 T1 F1 U1 T2 F2 U2"
+    assert text(rows[3]) == "T0 T1 F0 U0 T2 F1 U1 F2 U2"
+    assert text(Schedule(2, range(2), 2, Phase.EVALUATE, ONE_WAVE).rows()[1]) == "F0 F1"
+
+
+@pytest.mark.parametrize(
+    ("row", "marked", "reason"),
+    [
+        ("F0 T0 U0", "1F0", "comes before 1T0"),
+        ("T0 U0 F0", "1U0", "comes before 1F0"),
+        ("T0 T1 F0 U0 F1 U1", "1T1", "comes before 1U0"),
+        ("T0 F0", "1U0", "is missing"),
+    ],
+)
+def test_a_row_that_t_reaches_first_and_that_breaks_a_rule(row, marked, reason):
+    rows = rows_of("F0 T0 U0 F1 T1 U1" if "1" in row else "F0 T0 U0", row)
+    count = 2 if "1" in row else 1
+    message = refusal(rows, Schedule(2, range(count), 1, Phase.FORWARD, ONE_WAVE))
+    assert is_marked(message, marked)
+    assert reason in message.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"inverse_in": "T"}, "inverse_in is 'T'; it must be 'I' or 'U'"),
+        ({"target_reads_forward": False}, "goes with inverse_in='U'"),
+    ],
+)
+def test_a_flow_that_no_rule_can_have(values, named):
+    with pytest.raises(ValueError, match=named):
+        Flow(**values)
 
 
 def test_rows_by_hand():
@@ -246,7 +344,7 @@ def is_marked(message, action):
 
 
 @relaxed
-@given(schedules(), st.data())
+@given(schedules(flows=FLOWS), st.data())
 def test_a_dropped_action_is_named(schedule, data):
     rows = schedule.rows()
     row = data.draw(st.sampled_from(rows))
@@ -255,7 +353,7 @@ def test_a_dropped_action_is_named(schedule, data):
 
 
 @relaxed
-@given(schedules(), st.data())
+@given(schedules(flows=FLOWS), st.data())
 def test_a_repeated_action_is_named_and_marked(schedule, data):
     rows = schedule.rows()
     row = data.draw(st.sampled_from(rows))
@@ -282,7 +380,7 @@ def test_two_swapped_actions_of_a_minibatch_are_named(schedule, data):
 
 
 @relaxed
-@given(schedules(stages=(2, 12), minibatches=(2, 40)), st.data())
+@given(schedules(stages=(2, 12), minibatches=(2, 40), flows=FLOWS), st.data())
 def test_two_minibatches_swapped_in_one_stage_are_refused(schedule, data):
     """The row is sound by itself; only its neighbours see that it takes minibatches in another order."""
     rows = schedule.rows()
@@ -426,7 +524,7 @@ def test_columns_are_aligned():
 
 
 @relaxed
-@given(schedules(stages=(1, 6), minibatches=(1, 12)))
+@given(schedules(stages=(1, 6), minibatches=(1, 12), flows=FLOWS))
 def test_a_drawing_starts_everything_as_early_as_it_can(schedule):
     cells = cells_of(draw(schedule.rows()))
     tick = {f"{s}{cell}": t for s, row in enumerate(cells) for t, cell in enumerate(row) if cell != "."}
@@ -453,11 +551,11 @@ def test_an_exact_step_is_one_forward_wave_and_one_target_wave(stages):
 
 
 @relaxed
-@given(schedules(phases=TRAINING))
+@given(schedules(phases=TRAINING, flows=[TWO_WAVES, IN_UPDATE]))
 def test_a_full_pipeline_keeps_its_last_stage_busy(schedule):
-    deep = Schedule(schedule.stages, schedule.minibatches, schedule.stages, schedule.phase)
+    deep = replace(schedule, in_flight=schedule.stages)
     last = cells_of(draw(deep.rows()))[-1]
-    busy = len(deep.minibatches) * len(LETTERS[deep.phase])
+    busy = len(deep.minibatches) * len(letters(deep))
     assert "." not in last[schedule.stages - 1 : schedule.stages - 1 + busy]
 
 

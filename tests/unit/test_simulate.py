@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp_dist.errors import ScheduleError
-from dtp_dist.planning.simulate import NANOSECONDS, Timing, nanoseconds, simulate
-from dtp_dist.schedule import KINDS, Activity, Kind, Phase, Schedule, receives, sends
+from dtp_dist.planning.simulate import simulate
+from dtp_dist.planning.timing import NANOSECONDS, Timing, nanoseconds
+from dtp_dist.schedule import TWO_WAVES, Activity, Flow, Kind, Phase, Schedule, kinds_of, receives, sends
 from dtp_dist.schedule.checking import execute
 
 PHASES = st.sampled_from(list(Phase))
+ONE_WAVE = Flow(inverse_in="U", target_reads_forward=False)
+FLOWS = st.sampled_from([TWO_WAVES, Flow(inverse_in="U"), ONE_WAVE])
 NAMES = {"F": "forward", "I": "inverse", "T": "target", "U": "update"}
 MESSAGES = {"F": "activation", "T": "target"}
 
@@ -82,14 +85,16 @@ def ones(stages: int) -> Timing:
 @st.composite
 def pipelines(draw) -> tuple[Schedule, Timing, int]:
     stages = draw(st.integers(1, 6))
-    schedule = Schedule(stages, range(3, 3 + draw(st.integers(0, 9))), draw(st.integers(1, 7)), draw(PHASES))
+    minibatches = range(3, 3 + draw(st.integers(0, 9)))
+    schedule = Schedule(stages, minibatches, draw(st.integers(1, 7)), draw(PHASES), draw(FLOWS))
     times = st.lists(st.integers(0, 9), min_size=stages, max_size=stages).map(np.array)
     links = {Kind.FORWARD: times, Kind.TARGET: times}
     parts = [dict.fromkeys(Kind, times)] * 2 + [links] * 3
     actions, lead, send, transfer, latency = (draw(st.fixed_dictionaries(part)) for part in parts)
     for part in (send, transfer, latency):
         part[Kind.FORWARD][-1] = part[Kind.TARGET][0] = 0
-    needed = min(stages, schedule.in_flight) if Kind.TARGET in KINDS[schedule.phase] else 1
+    targets = Kind.TARGET in kinds_of(schedule.phase, schedule.flow)
+    needed = min(stages, schedule.in_flight) if targets else 1
     return schedule, Timing(stages, actions, lead, send, transfer, latency), needed + draw(st.integers(0, 3))
 
 
@@ -108,10 +113,12 @@ def test_it_equals_the_replay_of_every_action(pipeline):
     assert found.busy.tolist() == [sum(end - start for *_, start, end in row) for row in actions]
 
 
-@given(stages=st.integers(1, 7), count=st.integers(1, 12), in_flight=st.integers(1, 8), phase=PHASES)
+@given(
+    stages=st.integers(1, 7), count=st.integers(1, 12), in_flight=st.integers(1, 8), phase=PHASES, flow=FLOWS
+)
 @settings(max_examples=60, deadline=None)
-def test_with_costs_of_one_it_is_the_drawing(stages, count, in_flight, phase):
-    schedule = Schedule(stages, range(count), in_flight, phase)
+def test_with_costs_of_one_it_is_the_drawing(stages, count, in_flight, phase, flow):
+    schedule = Schedule(stages, range(count), in_flight, phase, flow)
     ticks = execute(schedule.rows(), capacity=1 + len(schedule.rows()[0]))
     found = simulate(schedule, ones(stages), capacity=count + stages, keep=count)
     starts = [[in_nanoseconds(span.start) for span in row if span.activity.computes] for row in found.spans()]
@@ -149,9 +156,18 @@ def test_seconds_become_whole_nanoseconds():
     assert nanoseconds([1e-9, 0.25, 1.5e-9 + 1e-10]).tolist() == [1, 250_000_000, 2]
 
 
+@pytest.mark.parametrize(("flow", "spans"), [(TWO_WAVES, 8), (ONE_WAVE, 7)])
 @pytest.mark.parametrize("in_flight", [1, 400, 1000])
 @pytest.mark.slow
-def test_a_thousand_stages_fit(in_flight):
-    found = simulate(Schedule(1000, range(1000), in_flight), ones(1000), keep=2)
+def test_a_thousand_stages_fit(in_flight, flow, spans):
+    found = simulate(Schedule(1000, range(1000), in_flight, flow=flow), ones(1000), keep=2)
     assert len(found.finished) == 1000
-    assert len(found.spans()[500]) == 2 * 8
+    assert len(found.spans()[500]) == 2 * spans
+
+
+def test_an_exact_step_of_one_wave_takes_as_long_as_one():
+    """S + 1 where all actions take as long as another, and backpropagation's two waves 2 S + 1."""
+    costs = Timing(16, {kind: np.full(16, 10**6, np.int64) for kind in Kind if kind is not Kind.INVERSE})
+    one, two = (simulate(Schedule(16, range(60), 1, flow=flow), costs) for flow in (ONE_WAVE, TWO_WAVES))
+    assert one.period == pytest.approx(17e-3)
+    assert two.period == pytest.approx(33e-3)

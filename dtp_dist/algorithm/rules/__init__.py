@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from dtp_dist.algorithm.options import RangeError, Variants
 from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
-from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, TargetRuleOptions
+from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
+from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.algorithm.rules.tp import TPOptions
 from dtp_dist.import_path import imported
 
@@ -47,6 +48,8 @@ def built(options: RuleOptions, layers: int) -> Rule:
     call = f"{options.name}.build({layers})"
     try:
         rule: Any = options.build(layers)
+        if isinstance(rule, Rule):
+            rule.flow()
     except Exception as error:
         text = " ".join(f"{call} raised {type(error).__name__}: {error}".split())
         raise RangeError("name", text) from error
@@ -57,4 +60,14 @@ def built(options: RuleOptions, layers: int) -> Rule:
 
 AnyRule = Annotated[RuleOptions, Variants("name", RULES, imported=rule_class)]
 
-__all__ = ["RULES", "AnyRule", "LocalStep", "Rule", "RuleOptions", "TargetRuleOptions", "built"]
+__all__ = [
+    "RULES",
+    "AnyRule",
+    "LocalStep",
+    "OneWaveRule",
+    "Rule",
+    "RuleOptions",
+    "Seen",
+    "TargetRuleOptions",
+    "built",
+]

@@ -17,6 +17,7 @@ from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.maps.base import Call, Pullback
 from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, option
 from dtp_dist.algorithm.precision import widened
+from dtp_dist.flow import TWO_WAVES, Flow
 from dtp_dist.phase import Phase
 
 
@@ -25,6 +26,25 @@ class LocalStep(NamedTuple):
 
     loss: Tensor
     gradients: list[Tensor]
+
+
+class Seen(NamedTuple):
+    """What U knows of one layer and minibatch.
+
+    Attributes:
+        h_in, h_out: h_{l-1} and h_l as they went out with F.
+        above: delta_l, or what the rule has in its place (``OneWaveRule``: c_l).
+        below: what T made of it for the layer below; None in layer 1.
+        labels: int64 ``[B]`` or float32 ``[B, K]``.
+        loss: of the outputs.
+    """
+
+    h_in: Tensor
+    h_out: Tensor
+    above: Tensor
+    below: Tensor | None
+    labels: Tensor
+    loss: Loss
 
 
 def mean_square(residual: Tensor) -> Tensor:
@@ -85,8 +105,17 @@ class Rule(ABC):
         """Return the layers that must have an inverse (1-based)."""
 
     def learned_inverses(self) -> range:
-        """Return the layers whose inverse learns in I: all inverses, unless a rule keeps them fixed."""
+        """Return the layers whose inverse learns: all inverses, unless a rule keeps them fixed."""
         return self.inverses()
+
+    def flow(self) -> Flow:
+        """Return what the rule's actions need of each other: F, I, T and U, unless it says otherwise."""
+        return TWO_WAVES
+
+    def target_rows(self, outputs: int) -> int | None:
+        """Return how many rows a target message has, given the number of outputs; None: one an example."""
+        del outputs
+        return None
 
     def reads_input(self, layer: int, phase: Phase) -> bool:
         """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).
@@ -115,8 +144,19 @@ class Rule(ABC):
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Return the loss of g_l and its gradients in inverse iteration ``call.iteration`` (from 0)."""
 
+    def forward_update(self, layer: Layer, seen: Seen, call: Call) -> LocalStep:
+        """Return the local loss of f_l and its gradients in U: ``forward_step``, unless a rule needs more."""
+        return self.forward_step(layer, seen.h_in, seen.h_out, seen.above, call)
+
+    def inverse_update(self, layer: Layer, seen: Seen, call: Call) -> LocalStep:
+        """Return the loss of g_l and its gradients in U, where the rule's inverses learn there (``flow``).
+
+        As all of a stage's U, it sees the weights of before the step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has inverses that learn in U: give it this method")
+
     def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
-        """Return the work of one inverse iteration, given that of one f and of one g, for planning.
+        """Return the work of one update of an inverse, given that of one f and of one g, for planning.
 
         ``affine`` says whether g has the parts of ``Map.affine``. Here f once, g once forth and once back.
         """

@@ -16,7 +16,7 @@ from dtp_dist.runtime.layout import Layout
 from dtp_dist.runtime.segment import Segment
 from dtp_dist.runtime.stage.link_encoding import LinkEncoding
 from dtp_dist.runtime.stage.timeline import Timeline
-from dtp_dist.schedule import RECEIVING, SENDING, Action, Activity, Kind, Phase, stage_actions
+from dtp_dist.schedule import RECEIVING, SENDING, Action, Activity, Kind, Phase, kinds_of, stage_actions
 from dtp_dist.transport.base import Receiver, Sender
 from dtp_dist.transport.messages import Message, MessageKind, Payload
 
@@ -76,6 +76,7 @@ class Executor:
         done: called with a minibatch's number after its last action in this stage.
         before: called before every action (faults are injected here).
         align_every: minibatches between two that are measured against backpropagation, 0 for none.
+        start: what T begins with in the last stage, where it needs nothing of F.
     """
 
     def __init__(
@@ -93,18 +94,19 @@ class Executor:
         before: BeforeAction | None = None,
         device: torch.device | None = None,
         align_every: int = 0,
+        start: Tensor | None = None,
     ) -> None:
         self._stage, self._links, self._timeline, self._segment = stage, links, timeline, segment
         self._source, self._done, self._before = source, done, before
         self._index, self._layers = index, layout.layers(index)
         self._device = device or torch.device("cpu")
         self._on_host = self._device.type == "cpu"
-        self._align_every, self._encoding = align_every, encoding
+        self._align_every, self._encoding, self._start = align_every, encoding, start
         self._actions = stage_actions(
-            index, layout.stages, segment.minibatches, layout.in_flight, segment.phase
+            index, layout.stages, segment.minibatches, layout.in_flight, segment.phase, layout.flow
         )
         self._next = next(self._actions, None)
-        self._final = _final_kind(segment.phase)
+        self._final = kinds_of(segment.phase, layout.flow)[-1]
         self._methods = {
             Kind.FORWARD: self._forward,
             Kind.INVERSE: self._inverse,
@@ -186,7 +188,7 @@ class Executor:
 
     def _target(self, minibatch: int) -> None:
         measured = self._align_every and minibatch % self._align_every == 0
-        delta, descent = None, None
+        delta, descent = self._start, None
         if self._links.target_in is not None:
             received = self._receive(self._links.target_in, Kind.TARGET, minibatch)
             delta, descent = received if measured else (*received, None)
@@ -204,7 +206,3 @@ class Executor:
     def _update(self, minibatch: int) -> None:
         with self._timeline.during(Activity.UPDATE, minibatch):
             self._stage.update(minibatch)
-
-
-def _final_kind(phase: Phase) -> Kind:
-    return {Phase.EVALUATE: Kind.FORWARD, Phase.INVERSE: Kind.INVERSE}.get(phase, Kind.UPDATE)

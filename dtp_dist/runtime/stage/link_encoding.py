@@ -91,11 +91,13 @@ def message_bytes(
     """
     numbers = DTYPES[config.train.dtype]
     narrow = torch.bfloat16 if config.parallel.message_dtype == "bfloat16" else numbers
-    examples = config.data.batch_size
-    shape = (examples, *shapes_of(config)[layer])
+    examples, shapes = config.data.batch_size, shapes_of(config)
+    shape = (examples, *shapes[layer])
+    rows = rule.target_rows(shapes[-1][0])
     encoding = BITS.get(sent_as(config, rule, layer + 1, phase), narrow)
     up = HEADER_BYTES + Payload(encoding, shape).nbytes + examples * label_bytes(columns)
-    return up, HEADER_BYTES + Payload(narrow, shape).nbytes
+    down = Payload(narrow, (examples if rows is None else rows, *shapes[layer]))
+    return up, HEADER_BYTES + down.nbytes
 
 
 def pack(values: Tensor) -> Tensor:

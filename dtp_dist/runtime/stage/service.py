@@ -264,8 +264,10 @@ class LocalService(StageService):
 
 def largest_message(config: Config) -> int:
     """Return the bytes of the largest message that any link of the run may carry."""
-    examples = max(config.data.batch_size, config.data.eval_batch_size)
-    widest = max(_numel(shape) for shape in shapes_of(config))
+    shapes = shapes_of(config)
+    rows = config.build_rule().target_rows(shapes[-1][0]) or 0
+    examples = max(config.data.batch_size, config.data.eval_batch_size, rows)
+    widest = max(_numel(shape) for shape in shapes)
     tensors = 2 if config.monitor.alignment_every else 1  # a measured displacement has company
     numbers = tensors * widest * DTYPES[config.train.dtype].itemsize
     return HEADER_BYTES + examples * (numbers + most_label_bytes(config))

@@ -75,6 +75,7 @@ class VirtualStage:
         self._pace = Pace()
         self._phase = Phase.BOTH
         self._in_flight: dict[int, int] = {}
+        self._rows = rule.target_rows(shapes[-1][0])
         self._zeros: dict[tuple[Shape, torch.dtype], Tensor] = {}
         wake_on_time()
 
@@ -118,7 +119,10 @@ class VirtualStage:
 
     def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
         """Return what is sent next to a displacement where diagnostics measure: as much again."""
-        return None if self._first else self._nothing((self._in_flight[minibatch], *self._below))
+        if self._first:
+            return None
+        rows = self._in_flight[minibatch] if self._rows is None else self._rows
+        return self._nothing((rows, *self._below))
 
     def measured_of_split(self) -> dict[str, float]:
         """Nothing: there are no outputs."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dtp_dist.algorithm.build import build_layer
 from dtp_dist.algorithm.meter import Meter
+from dtp_dist.algorithm.rules import OneWaveRule
 from dtp_dist.algorithm.stage import Stage
 from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
@@ -111,8 +112,16 @@ class StageWorker:
             before=self._inject if self._faults is not None else None,
             device=self.device,
             align_every=self.config.monitor.alignment_every,
+            start=self._first_signal(),
         )
         return self._executor
+
+    def _first_signal(self) -> Tensor | None:
+        """Return what T begins with in the last stage, None where that is the outputs' displacement."""
+        rule, outputs = self.stage.rule, shapes_of(self.config)[-1][0]
+        if not isinstance(rule, OneWaveRule) or self.index < self.layout.stages - 1:
+            return None
+        return rule.first_signal(outputs, self._dtype, self.device)
 
     def finish(self) -> StageSummary:
         """Return what the stage did in the segment that has ended."""
