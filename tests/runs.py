@@ -89,6 +89,16 @@ EVERY_KIND: dict[str, Any] = {
 }
 
 
+def without_contexts(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a network or a layer in which no inverse needs what F found."""
+    found = {**deepcopy(dict(layer)), **({"pool": "average"} if layer.get("pool") == "max" else {})}
+    needing = ("dropout", "layer_norm")
+    for key in ("layers", "body"):
+        if key in found:
+            found[key] = [without_contexts(each) for each in found[key] if each.get("kind") not in needing]
+    return found
+
+
 class Absent(importlib.abc.MetaPathFinder):
     """Put first on ``sys.meta_path``: as if a package were not installed."""
 

@@ -140,6 +140,9 @@ def check_labels(config: Config, splits: Splits) -> None:
     if splits.classes is None and of.of_numbers is None:
         text = f"{loss} takes classes, but {name} labels an example with {splits.outputs} numbers"
         raise ConfigError(f"model.loss: {text}; write mse, or binary_cross_entropy for labels of 0 and 1")
+    if splits.classes is None and config.build_rule().classes_alone:
+        text = f"{config.rule.name} takes classes, but {name} labels an example with {splits.outputs} numbers"
+        raise ConfigError(f"rule.name: {text}; write another rule")
     outputs = shapes_of(config)[-1][0]
     if outputs != splits.outputs:
         last, kind = len(config.model.options), "classes" if splits.classes else "numbers for each example"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dtp_dist.algorithm.build import layer_shapes, weights_generator
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.maps.base import Map
@@ -101,7 +103,8 @@ def _check_weights(config: Config) -> None:
 def _check_network(config: Config) -> None:
     shapes = shapes_of(config)
     try:
-        inverses = config.build_rule().inverses()
+        rule = config.build_rule()
+        inverses = rule.inverses()
     except RangeError as error:
         raise range_error("rule", error) from None
     if len(shapes[-1]) != 1:
@@ -114,7 +117,23 @@ def _check_network(config: Config) -> None:
             text = f"rule.name={config.rule.name} needs an inverse of layer {index}, which has none"
             how = "return (forward, inverse) from its function, or write inverse: auto"
             raise ConfigError(f"model.layers.{place}.kind: {text}; {how} for a small one")
+    if not rule.flow().target_reads_forward:
+        _check_one_wave(config, shapes, inverses)
     _check_optimizers(config, shapes, inverses)
+
+
+def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) -> None:
+    """Check that no inverse, and nothing that is measured in T, needs what F found."""
+    name = f"rule.name={config.rule.name}"
+    for index in inverses:
+        options = config.model.options[index - 1]
+        if options.inverse_reads_forward(shapes[index - 1]):
+            text = f"the inverse of layer {index} needs what F found, and T of {name} does not wait for F"
+            how = "leave dropout and layer norms out, pool averages, and take no derivative"
+            raise ConfigError(f"model.layers.{index}.kind: {text}; {how}")
+    if config.monitor.alignment_every:
+        text = f"{config.monitor.alignment_every} is not allowed with {name}, which sends no displacements"
+        raise ConfigError(f"monitor.alignment_every: {text}; write 0")
 
 
 def _without_inverse(options: LayerOptions, shape: Shape, place: str) -> str | None:

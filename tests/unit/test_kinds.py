@@ -24,6 +24,7 @@ from dtp_dist.algorithm.layers import (
     LayerOptions,
     LocalOptions,
     PoolOptions,
+    ResidualOptions,
 )
 from dtp_dist.algorithm.maps.base import Call, Map, Mode
 from dtp_dist.algorithm.optimizers.kinds import SGDOptions
@@ -119,6 +120,26 @@ def test_a_forward_map_is_its_torch_modules_and_pulls_their_gradients(name):
         evaluated = f(x, call(Mode.EVALUATE))
         assert_near(evaluated, module.eval()(x).detach())
     assert f.linearize(x, call(context=context), y).output.is_contiguous()
+
+
+@pytest.mark.parametrize("name", [*KINDS, "conv, derivative", "residual", "residual of maxima"])
+def test_an_inverse_says_whether_it_needs_what_f_found(name):
+    learned = InverseOptions(activation="derivative")
+    more = {
+        "conv, derivative": ConvOptions(channels=4, activation="tanh", inverse=learned),
+        "residual": ResidualOptions(body=[ConvOptions(channels=3, padding=1)]),
+        "residual of maxima": ResidualOptions(
+            body=[ConvOptions(channels=3, padding=1), PoolOptions(pool="max", kernel=1)]
+        ),
+    }
+    options = {**KINDS, **more}[name]
+    _, g = made(options)
+    y = random(EXAMPLES, *options.output_shape(IMAGE))
+    if options.inverse_reads_forward(IMAGE):
+        with pytest.raises(AssertionError, match=r"in (its|the) context"):
+            g(y, call().inverse())
+    else:
+        assert g(y, call().inverse()).shape == (EXAMPLES, *IMAGE)
 
 
 @EVERY_KIND

@@ -18,11 +18,13 @@ from runs import small_config
 BASE = small_config()
 BACKPROP = small_config("rule={name: backprop}")
 FIXED = small_config("rule={name: fw_dtp}")
+IN_UPDATE = small_config("rule={name: ccl}")
+LEARNING = ("dtp", "ccl")  # rules whose inverses do
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    base = draw(st.sampled_from([BASE, BACKPROP, FIXED]))
+    base = draw(st.sampled_from([BASE, BACKPROP, FIXED, IN_UPDATE]))
     train = replace(
         base.train,
         epochs=draw(st.integers(1, 5)),
@@ -98,7 +100,7 @@ def test_phases_follow_the_alternation(config, per_epoch):
     phases = [segment.phase for part in parts(config, per_epoch) for segment in part.segments]
     if config.rule.update_order == "minibatch":
         assert set(phases) == {Phase.BOTH}
-    elif config.rule.name != "dtp":
+    elif config.rule.name not in LEARNING:
         assert set(phases) == {Phase.FORWARD}
     else:
         assert phases[0] is Phase.INVERSE
@@ -107,7 +109,7 @@ def test_phases_follow_the_alternation(config, per_epoch):
 
 @given(configs(), PER_EPOCH)
 def test_an_epoch_begins_with_inverse_updates_over_exactly_its_minibatches(config, per_epoch):
-    if config.rule.update_order == "minibatch" or config.rule.name != "dtp":
+    if config.rule.update_order == "minibatch" or config.rule.name not in LEARNING:
         return
     total = total_steps(config, per_epoch)
     inverse = [

@@ -84,10 +84,12 @@ def run(config: Config, *phases: Phase, count: int = 6) -> tuple[list[SegmentRes
         ("every kind", ("monitor.alignment_every=2", "parallel.message_dtype=bfloat16")),
         ("every kind", ("train.dtype=bfloat16",)),
         ("dense", ("data.train_examples=230",)),
+        ("dense", ("rule={name: ccl}", "data.train_examples=230")),
+        ("dense", ("rule={name: ccl}", "parallel.message_dtype=bfloat16", "parallel.in_flight=1")),
     ],
 )
 def test_a_virtual_run_does_the_same_actions_and_sends_the_same_bytes(name, overrides):
-    """The fourth case ends in a smaller minibatch."""
+    """The fourth case, and the fifth, ends in a smaller minibatch."""
     raw = small() if name == "dense" else small(model=EVERY_KIND)
     phases = (Phase.BOTH, Phase.INVERSE, Phase.FORWARD)
     real, real_actions = run(load_config(raw, [*STAGES, *overrides]), *phases)

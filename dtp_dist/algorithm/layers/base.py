@@ -168,6 +168,11 @@ class LayerOptions(Options):
         del input_shape
         return 0
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        """Return whether the inverse needs what F found for the same minibatch (``Map.with_context``)."""
+        del input_shape
+        return self.inverse.activation == DERIVATIVE
+
     @property
     def affine_inverse(self) -> bool:
         """Whether the inverse is affine in features of its input (``Map.affine``)."""

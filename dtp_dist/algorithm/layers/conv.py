@@ -88,6 +88,9 @@ class ConvOptions(KernelOptions):
             return POOLINGS["none"]()
         return POOLINGS[self.pool](self.pool_kernel, self.pool_stride or self.pool_kernel, self.pool_padding)
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        return self.pool == "max" or super().inverse_reads_forward(input_shape)
+
     def output_shape(self, input_shape: Shape) -> Shape:
         image, pooling = self.image(input_shape), self.pooling
         if min(image) + 2 * pooling.padding < pooling.kernel:

@@ -105,6 +105,10 @@ class DropoutOptions(UnlearnedOptions):
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        del input_shape
+        return True
+
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:

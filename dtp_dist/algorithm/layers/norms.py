@@ -110,6 +110,10 @@ class LayerNormOptions(LayerOptions):
         check_several_numbers("kind", input_shape)
         return input_shape
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        del input_shape
+        return True
+
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool
     ) -> tuple[Map, Map | None]:

@@ -129,6 +129,10 @@ class PoolOptions(UnlearnedOptions):
             raise RangeError("kernel", f"{text}; write a smaller kernel, or kernel: global")
         return (input_shape[0], *(pooling.size(side) for side in image))
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        del input_shape
+        return self.pool == "max"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         pooled = self._pooled(input_shape)
         return pooled[:1] if self.kernel == "global" else pooled

@@ -119,6 +119,11 @@ class ResidualOptions(LayerOptions):
     def has_inverse(self, input_shape: Shape) -> bool:
         return all(part.options.has_inverse(part.input_shape) for part in self.parts(input_shape))
 
+    def inverse_reads_forward(self, input_shape: Shape) -> bool:
+        parts = self.parts(input_shape)
+        inside = any(part.options.inverse_reads_forward(part.input_shape) for part in parts)
+        return inside or super().inverse_reads_forward(input_shape)
+
     def needs_several_examples(self, input_shape: Shape, *, inverse: bool) -> bool:
         return any(
             part.options.needs_several_examples(part.input_shape, inverse=inverse)

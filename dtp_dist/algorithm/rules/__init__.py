@@ -8,6 +8,7 @@ from dtp_dist.algorithm.options import RangeError, Variants
 from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
+from dtp_dist.algorithm.rules.ccl import CCLOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
@@ -22,6 +23,7 @@ RULES: dict[str, type[RuleOptions]] = {
     "backprop": BackpropOptions,
     "ldrl": LDRLOptions,
     "autoencoder": AutoencoderOptions,
+    "ccl": CCLOptions,
 }
 
 

@@ -98,7 +98,12 @@ class TargetRuleOptions(RuleOptions):
 
 
 class Rule(ABC):
-    """A learning rule: pure functions of a layer and one minibatch's tensors."""
+    """A learning rule: pure functions of a layer and one minibatch's tensors.
+
+    ``classes_alone`` says whether labels must be classes.
+    """
+
+    classes_alone = False
 
     @abstractmethod
     def inverses(self) -> range:
