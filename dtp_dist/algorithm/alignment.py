@@ -19,7 +19,8 @@ from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.backprop import Backpropagation
-from dtp_dist.algorithm.rules.base import Rule, pull_forward
+from dtp_dist.algorithm.rules.base import Rule, Seen, pull_forward
+from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.algorithm.transmission import REAL
 
 BACKPROPAGATION = Backpropagation()
@@ -27,18 +28,31 @@ BACKPROPAGATION = Backpropagation()
 
 @dataclass(frozen=True)
 class Passage:
-    """One minibatch in one layer: what went in and out with F, and what came back with T.
+    """One minibatch in one layer: what F and T left there (``seen``), and what backpropagation would bring.
 
     ``knows_input``: whether h_in is what the layer below gave, not the bits alone that were sent of it.
     """
 
     layer: Layer
-    h_in: Tensor
-    h_out: Tensor
-    delta: Tensor
+    seen: Seen
     descent: Tensor
     call: Call
     knows_input: bool = True
+
+    @property
+    def h_in(self) -> Tensor:
+        """What went in with F."""
+        return self.seen.h_in
+
+    @property
+    def h_out(self) -> Tensor:
+        """What came out with F."""
+        return self.seen.h_out
+
+    @property
+    def delta(self) -> Tensor:
+        """The displacement that T brought, or the rule's signal."""
+        return self.seen.above
 
     def below(self) -> Tensor:
         """Return ``descent_{l-1} = (df_l/dh)^T descent_l``."""
@@ -48,13 +62,18 @@ class Passage:
 
 
 def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
-    """Yield every diagnostic that the layer has, by name (docs/diagnostics.md)."""
-    ours, true = (
-        each.forward_step(at.layer, at.h_in, at.h_out, signal, at.call).gradients
-        for each, signal in ((rule, at.delta), (BACKPROPAGATION, at.descent))
-    )
+    """Yield every diagnostic that the layer has, by name (docs/diagnostics.md).
+
+    The signals of a rule of one wave are no displacements, and lead back to no activation: of these, the
+    updates alone can be compared.
+    """
+    true_seen = at.seen._replace(above=at.descent)
+    ours = rule.forward_update(at.layer, at.seen, at.call).gradients
+    true = BACKPROPAGATION.forward_update(at.layer, true_seen, at.call).gradients
     if ours:
         yield "update_angle", angle(_joined(ours), _joined(true))
+    if isinstance(rule, OneWaveRule):
+        return
     yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
     if at.layer.inverse is not None:
         if at.layer.g.transmission == REAL:  # what jumps has no derivative to compare

@@ -204,11 +204,8 @@ class Stage:
             descent = BACKPROPAGATION.output(flight.activations[-1], flight.labels, self.loss)
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
-            h_in, h_out = flight.activations[position : position + 2]
-            delta = flight.targets[position + 1]
-            assert delta is not None, "T comes first"
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            at = Passage(layer, h_in, h_out, delta, descent, call, knows_input or position > 0)
+            at = Passage(layer, self._seen(flight, position), descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
                 self.meter.add(f"layer/{layer.index}/{name}", value.item())
             if layer.index > 1:

@@ -150,13 +150,16 @@ def test_every_layer_kind_and_rule_has_pictures_without_a_complaint(tmp_path):
         "alone": small(rule={"name": "autoencoder"}),
         "none": small(rule={"name": "backprop"}),
         "order": small(rule={"name": "dtp", "update_order": "epoch"}),
+        "signals": small(rule={"name": "ccl"}),
     }.items():
         folder = tmp_path / name
         train(load_config(raw, [f"run_dir={folder}", "train.max_steps=4", *SETTINGS[1:]]))
         assert "no picture" not in [line.get("event") for line in read_metrics(folder)]
         found = EventAccumulator(str(folder))
         found.Reload()
-        assert ("learning/reconstruction" in found.Tags()["tensors"]) == (name != "none")
+        assert ("learning/reconstruction" in found.Tags()["tensors"]) == (name not in ("none", "signals"))
+        sent = "signals" if name == "signals" else "displacements"
+        assert f"tensors/{sent}/layer 2" in found.Tags()["histograms"]
 
 
 class Server:

@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, elu, mse_loss
 
 from dtp_dist import load_config, train
+from dtp_dist.algorithm.alignment import alignment
 from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, FlattenOptions, InverseOptions
+from dtp_dist.algorithm.losses import CROSS_ENTROPY
+from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.optimizers.kinds import SGDOptions
+from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules import OneWaveRule
 from dtp_dist.algorithm.rules.ccl import CCLOptions
 from dtp_dist.errors import ConfigError
+from dtp_dist.monitor.tensorboard.probe import passages
 from dtp_dist.phase import Phase
 from dtp_dist.schedule import Kind, Schedule, delay, receives, sends, validate
 from networks import build, same_bits, stages, values
@@ -230,6 +235,32 @@ def test_a_phase_for_one_of_the_two_moves_that_alone(phase):
         assert_near(layer.f.module.weight, forward.forward[l].weight)
         if l > 1:
             assert_near(layer.g.module.weight, backward.backward[l].weight)
+
+
+def test_pictures_compare_its_updates_with_backpropagations():
+    """By autograd of the authors' losses and of the network's; of signals, nothing else is said."""
+    layers = layers_of()
+    authors, (x, target) = Authors(layers), minibatch(0)
+    h, own = x, []
+    signals = [torch.eye(CLASSES, dtype=x.dtype)]
+    for l in range(LAST, 1, -1):
+        signals.insert(0, authors.reverse(l, signals[0]).detach())
+    for l in authors.forward:
+        h = authors.activate(l, h)
+        loss = cross_entropy(h, target) if l == LAST else authors.local_loss(h, signals[l - 1], target)
+        own.append(torch.autograd.grad(loss, authors.forward[l].weight, retain_graph=True)[0])
+    y = x
+    for l, linear in authors.forward.items():
+        y = linear(y) if l == LAST else elu(linear(y))
+    true = torch.autograd.grad(cross_entropy(y, target), [each.weight for each in authors.forward.values()])
+    calls = [Call(Randomness(0, layer.index, 0, "probe")) for layer in layers]
+    learned = OPTIONS.build(LAST)
+    for at in passages(learned, CROSS_ENTROPY, layers, calls, x, target):
+        l = at.layer.index
+        assert_near(at.delta, signals[l - 1])
+        cosine = nn.functional.cosine_similarity(own[l - 1].flatten(), true[l - 1].flatten(), dim=0)
+        expected = pytest.approx(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).item(), abs=1e-5)
+        assert {name: value.item() for name, value in alignment(learned, at)} == {"update_angle": expected}
 
 
 def test_images_are_compared_as_rows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dtp_dist.algorithm.rules import OneWaveRule
 from dtp_dist.config import Config
 from dtp_dist.text.measures import MEASURES, SPLITS
 
@@ -60,8 +61,8 @@ def exact_layers(config: Config) -> dict[str, range]:
     Where the last layer has no inverse, the rule takes the gradient itself down to the layer below it; where
     no layer has one, to all. A forward loss of its own, or a stale anchor, turns the update away again.
     """
-    layers = len(config.model.options)
-    inverses = config.build_rule().inverses()
+    layers, rule = len(config.model.options), config.build_rule()
+    inverses = rule.inverses()
     lowest = 1 if not inverses and config.rule.name == "backprop" else layers
     if layers not in inverses and lowest > 1:
         lowest = layers - 1
@@ -69,6 +70,8 @@ def exact_layers(config: Config) -> dict[str, range]:
     update = range(lowest, layers + 1)
     if config.rule.name == "autoencoder" or getattr(config.rule, "anchor", None) == "stale":
         update = range(layers, layers + 1) if own_loss else range(0)
+    if isinstance(rule, OneWaveRule):  # whose signals have no angle to a gradient
+        return {"update_angle": range(layers, layers + 1)}
     return {"target_angle": range(lowest, layers + 1), "update_angle": update}
 
 

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dtp_dist.algorithm.alignment import alignment
+from dtp_dist.algorithm.rules import OneWaveRule
 from dtp_dist.config import Config
 from dtp_dist.monitor.base import Monitors
 from dtp_dist.monitor.tensorboard.curves_picture import QUANTITIES, curves_picture
@@ -164,7 +165,7 @@ class Pictures:
 
     def _reconstructions(self, found: Found) -> Iterator[Picture]:
         examples, x = self._examples, found.x
-        shown = min(SHOWN, len(x) // 2)
+        shown = 0 if isinstance(found.rule, OneWaveRule) else min(SHOWN, len(x) // 2)
         if not shown or len(examples.shape) != 3 or examples.shape[0] not in (1, 3):
             return
         rows = list(reconstructions(found.passages, x, shown, ROWS))
@@ -200,7 +201,7 @@ class Pictures:
 
 
 def _distributions(found: Found) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights, activations and displacements by tag."""
+    """Yield weights, activations and displacements, or what a rule of one wave sends, by tag."""
     for at in found.passages:
         layer = f"layer {at.layer.index}"
         for side, module in at.layer.modules().items():
@@ -208,4 +209,5 @@ def _distributions(found: Found) -> Iterator[tuple[str, Tensor]]:
             if weights:
                 yield f"{TENSORS}/{side}_weights/{layer}", torch.cat(weights)
         yield f"{TENSORS}/activations/{layer}", at.h_out
-        yield f"{TENSORS}/displacements/{layer}", at.delta
+        sent = "signals" if isinstance(found.rule, OneWaveRule) else "displacements"
+        yield f"{TENSORS}/{sent}/{layer}", at.delta

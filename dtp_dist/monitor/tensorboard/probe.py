@@ -21,7 +21,8 @@ from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.losses import Loss
 from dtp_dist.algorithm.maps.base import Call, Mode
 from dtp_dist.algorithm.randomness import Randomness
-from dtp_dist.algorithm.rules.base import Rule
+from dtp_dist.algorithm.rules.base import Rule, Seen
+from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.algorithm.state import load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches, Examples
@@ -92,16 +93,30 @@ def passages(
         h, context = layer.f.with_context(activations[-1], replace(call, mode=Mode.FORWARD))
         activations.append(h)
         at_layer.append(replace(call, context=context))
-    delta, descent = (each.output(h, labels, loss) for each in (rule, BACKPROPAGATION))
+    descent, sent = BACKPROPAGATION.output(h, labels, loss), _first(rule, loss, h, labels)
     found: list[Passage] = []
     for layer, call in reversed(list(zip(layers, at_layer, strict=True))):
         h_in, h_out = activations[layer.index - 1 : layer.index + 1]
-        at = Passage(layer, h_in, h_out, delta, descent, call)
+        at = Passage(layer, Seen(h_in, h_out, sent, None, labels, loss), descent, call)
         found.append(at)
         if layer.index > 1:
-            delta = rule.propagate(layer, h_in, h_out, delta, call).contiguous()
+            sent = _below(rule, at).contiguous()
             descent = at.below()
     return found[::-1]
+
+
+def _first(rule: Rule, loss: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return what the rule's T begins with."""
+    if isinstance(rule, OneWaveRule):
+        return rule.first_signal(outputs.shape[1], outputs.dtype, outputs.device)
+    return rule.output(outputs, labels, loss)
+
+
+def _below(rule: Rule, at: Passage) -> Tensor:
+    """Return what the rule sends to the layer below."""
+    if isinstance(rule, OneWaveRule):
+        return rule.next_signal(at.layer, at.delta, at.call.inverse())
+    return rule.propagate(at.layer, at.h_in, at.h_out, at.delta, at.call)
 
 
 def _own(options: LayerOptions) -> LayerOptions:
