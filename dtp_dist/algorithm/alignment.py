@@ -75,7 +75,7 @@ def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
     if isinstance(rule, OneWaveRule):
         return
     yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
-    if at.layer.inverse is not None:
+    if at.layer.inverts:
         if at.layer.g.transmission == REAL:  # what jumps has no derivative to compare
             yield "jacobian_angle", jacobian_angle(at)
         if at.knows_input:

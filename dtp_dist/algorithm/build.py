@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Shape
+from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.maps.feedback import FeedbackWeights
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap
 from dtp_dist.algorithm.optimizers.schedules import scheduled
@@ -57,10 +59,7 @@ def build_layer(
         RangeError: the rule needs an inverse that the layer does not have.
     """
     count = len(shapes) - 1
-    needed = index in rule.inverses()
-    forward, inverse = options.maps(shapes[index - 1], weights_generator(seed, index), inverse=needed)
-    if needed and inverse is None:
-        raise RangeError(f"{index}.kind", f"layer {index} has no inverse, which the rule needs; give it one")
+    forward, inverse = layer_maps(options, index, shapes, rule, weights_generator(seed, index))
     for map_ in (forward, inverse):
         if map_ is not None:
             map_.module.to(device=device, dtype=dtype)
@@ -74,3 +73,33 @@ def build_layer(
         sigma=scheduled(options.inverse.sigma),
         delay=delay,
     )
+
+
+def layer_maps(
+    options: LayerOptions, index: int, shapes: Sequence[Shape], rule: Rule, generator: torch.Generator
+) -> tuple[Map, Map | None]:
+    """Return f_l and what the rule wants in the place of g_l, None for nothing, with fresh weights.
+
+    Raises:
+        RangeError: the layer does not have what the rule wants.
+    """
+    shape, inverted = shapes[index - 1], index in rule.inverted()
+    forward, inverse = options.maps(shape, generator, inverse=inverted)
+    if inverted and inverse is None:
+        raise RangeError(f"{index}.kind", f"layer {index} has no inverse, which the rule needs; give it one")
+    if inverted or index not in rule.inverses():
+        return forward, inverse
+    products = options.products(shape)
+    if products is None:
+        text = f"layer {index} does not say which products it takes, whose weights the rule has its own for"
+        raise RangeError(f"{index}.kind", text)
+    return forward, FeedbackWeights([each.drawn(generator) for each in products])
+
+
+def inverse_parameters(options: LayerOptions, index: int, shapes: Sequence[Shape], rule: Rule) -> int:
+    """Return how many parameters stand in the place of the inverse of layer ``index``, 0 without one."""
+    if index in rule.inverted():
+        return options.parameters(shapes[index - 1])
+    if index not in rule.inverses():
+        return 0
+    return sum(each.numel for each in options.products(shapes[index - 1]) or ())

@@ -181,11 +181,11 @@ def _check_several_examples(config: Config, train: Batches) -> None:
     if remainder != 1 and train.batch_size != 1:
         return
     layers, shapes = config.model.options, shapes_of(config)
-    inverses = config.build_rule().inverses()
+    inverted = config.build_rule().inverted()
     needing = [
         index
         for index, each in enumerate(layers, 1)
-        if each.needs_several_examples(shapes[index - 1], inverse=index in inverses)
+        if each.needs_several_examples(shapes[index - 1], inverse=index in inverted)
     ]
     if not needing:
         return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from dtp_dist.algorithm.build import layer_shapes, weights_generator
+from dtp_dist.algorithm.build import layer_maps, layer_shapes, weights_generator
+from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
 from dtp_dist.algorithm.options import RangeError
+from dtp_dist.algorithm.rules import Rule
 from dtp_dist.config.parse import range_error, unknown_key
 from dtp_dist.config.schema import Config
 from dtp_dist.config.sections.parallel import ParallelConfig
@@ -104,22 +106,30 @@ def _check_network(config: Config) -> None:
     shapes = shapes_of(config)
     try:
         rule = config.build_rule()
-        inverses = rule.inverses()
     except RangeError as error:
         raise range_error("rule", error) from None
     if len(shapes[-1]) != 1:
         text = f"gives {list(shapes[-1])}, but the last layer must give a row of outputs, one per class"
         raise ConfigError(f"model.layers.{len(shapes) - 1}: {text}")
-    layers = config.model.options
-    for index in inverses:
-        place = _without_inverse(layers[index - 1], shapes[index - 1], f"{index}")
-        if place is not None:
+    _check_inverses(config, shapes, rule)
+    if not rule.flow().target_reads_forward:
+        _check_one_wave(config, shapes, rule.inverses())
+    _check_optimizers(config, shapes, rule)
+
+
+def _check_inverses(config: Config, shapes: list[Shape], rule: Rule) -> None:
+    """Check that every layer has what the rule wants in the place of its inverse."""
+    lacks, layers = _LACKS[rule.feedback], config.model.options
+    for index in rule.inverses():
+        place = _lacking(layers[index - 1], shapes[index - 1], f"{index}", lacks)
+        if place is not None and rule.feedback is Feedback.INVERSE:
             text = f"rule.name={config.rule.name} needs an inverse of layer {index}, which has none"
             how = "return (forward, inverse) from its function, or write inverse: auto"
             raise ConfigError(f"model.layers.{place}.kind: {text}; {how} for a small one")
-    if not rule.flow().target_reads_forward:
-        _check_one_wave(config, shapes, inverses)
-    _check_optimizers(config, shapes, inverses)
+        if place is not None:
+            text = f"rule.name={config.rule.name} has weights of its own for the products in layer {index}"
+            how = "which are not known of a module of yours; write layers of other kinds"
+            raise ConfigError(f"model.layers.{place}.kind: {text}, {how}")
 
 
 def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) -> None:
@@ -136,25 +146,35 @@ def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) ->
         raise ConfigError(f"monitor.alignment_every: {text}; write 0")
 
 
-def _without_inverse(options: LayerOptions, shape: Shape, place: str) -> str | None:
-    """Return the place of a layer without an inverse, or of the first such layer inside it; None with one."""
-    if options.has_inverse(shape):
+_LACKS: dict[Feedback, Callable[[LayerOptions, Shape], bool]] = {
+    Feedback.INVERSE: lambda options, shape: not options.has_inverse(shape),
+    Feedback.WEIGHTS: lambda options, shape: options.products(shape) is None,
+}
+"""Whether a layer lacks what stands in the place of an inverse."""
+
+
+def _lacking(
+    options: LayerOptions, shape: Shape, place: str, lacks: Callable[[LayerOptions, Shape], bool]
+) -> str | None:
+    """Return the place of a layer that lacks something, or of the first such layer inside it, else None."""
+    if not lacks(options, shape):
         return None
     inside = (
-        _without_inverse(part.options, part.input_shape, f"{place}.{part.place}")
+        _lacking(part.options, part.input_shape, f"{place}.{part.place}", lacks)
         for part in options.parts(shape)
     )
     return next(filter(None, inside), place)
 
 
-def _check_optimizers(config: Config, shapes: list[Shape], inverses: range) -> None:
+def _check_optimizers(config: Config, shapes: list[Shape], rule: Rule) -> None:
     """Check that an imported optimizer which does not take every shape takes those of its layers."""
     for index, options in enumerate(config.model.options, 1):
         pair = options.optimizer.over(config.optimizer.pair)
         if all(not isinstance(each, ImportedOptions) or each.takes_any_shape for each in pair):
             continue
         generator = weights_generator(config.seed, index)
-        maps = options.maps(shapes[index - 1], generator, inverse=index in inverses)
+        maps = layer_maps(options, index, shapes, rule, generator)
+        maps = maps if index in rule.learned_inverses() else (maps[0], None)
         for side, map_, optimizer in zip(("forward", "inverse"), maps, pair, strict=True):
             if map_ is not None and isinstance(optimizer, ImportedOptions) and not optimizer.takes_any_shape:
                 _check_shapes(f"optimizer.{side}", index, map_, optimizer)

@@ -133,21 +133,21 @@ def action_work(
     """Return the work of each action in each layer per minibatch, in floating-point operations.
 
     F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
-    the inverse learns; T is two of g, or one of f where the target goes through the forward map. Of a rule
+    the inverse learns; T is two of g, or one of f where the target goes through its transpose. Of a rule
     whose inverses learn in U, that is in U, once; T of one with signals is one g of their rows. Elementwise
     work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
     counts as nothing.
     """
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
-    inverses, learned, flow = rule.inverses(), rule.learned_inverses(), rule.flow()
+    inverted, learned, flow = rule.inverted(), rule.learned_inverses(), rule.flow()
     rows = rule.target_rows(shapes[-1][0])
     for index, options in enumerate(layers, 1):
         step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
         f, g = _map_work(options, shapes[index - 1], batch_size)
-        target = 2 * g if index in inverses else f if index > 1 else 0.0
+        target = 2 * g if index in inverted else f if index > 1 else 0.0
         if rows is not None:
             g = _map_work(options, shapes[index - 1], rows)[1]
-            target = g if index in inverses else 0.0
+            target = g if index in inverted else 0.0
         inverse = rule.inverse_work(f, g, affine=options.affine_inverse) + step if index in learned else 0.0
         if flow.inverse_in == "U":
             works = (f, 0.0, target, f + step + inverse)

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import nn
 
+from dtp_dist.algorithm.build import inverse_parameters
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
@@ -53,9 +54,9 @@ def stage_memory(config: Config, layers: range, stage: int, stages: int) -> Memo
         forward, inverse = options[index].optimizer.over(config.optimizer.pair)
         weights += size
         kept += size * (1 + _state_tensors(forward) + (2 if ahead and forward.has_momentum else 0))
-        if index + 1 in rule.inverses():
-            inverses += size
-            kept += size * (1 + _state_tensors(inverse) if index + 1 in rule.learned_inverses() else 0)
+        own = WEIGHT_BYTES * inverse_parameters(options[index], index + 1, shapes, rule)
+        inverses += own
+        kept += own * (1 + _state_tensors(inverse) if index + 1 in rule.learned_inverses() else 0)
     return Memory(weights, inverses, kept, _activation_bytes(config, shapes, layers, stage, stages, depth))
 
 

@@ -55,7 +55,7 @@ def minibatch(k: int = 0, *, inputs: int = SIZES[0], classes: int = SIZES[-1], d
 
 
 def rule(name: str = "dtp", **settings: Any) -> RuleOptions:
-    if name != "backprop":
+    if hasattr(RULES[name](), "target_step"):
         settings.setdefault("target_step", 1.5)
     return RULES[name](**settings)
 

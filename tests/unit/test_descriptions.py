@@ -8,6 +8,7 @@ from dtp_dist.algorithm.alignment import alignment
 from dtp_dist.algorithm.losses import CROSS_ENTROPY
 from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.algorithm.rules import RULES
 from dtp_dist.monitor.tensorboard.descriptions import Descriptions, exact_layers, note_of
 from dtp_dist.monitor.tensorboard.probe import PHASE, passages
 from networks import SEED, build, dense, minibatch, rule
@@ -28,7 +29,7 @@ def angles(name: str) -> dict[str, dict[int, float]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["dtp", "tp", "ldrl", "fw_dtp", "autoencoder", "backprop"])
+@pytest.mark.parametrize("name", RULES)
 def test_what_is_near_0_by_construction_says_so_and_nothing_else_does(name):
     config = small_config(f"rule.name={name}")
     exact, said = exact_layers(config), Descriptions(config)

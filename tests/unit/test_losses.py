@@ -19,7 +19,9 @@ from networks import BATCH, SIZES, build, dense, exact_step, minibatch, stages, 
 
 K = SIZES[-1]
 MSE, BINARY = LOSSES["mse"](), LOSSES["binary_cross_entropy"]()
-STEPS: dict[str, Any] = {"dtp": 1 / BATCH, "tp": 1 / BATCH, "backprop": 1 / BATCH, "autoencoder": 1 / BATCH}
+STEPS: dict[str, float] = dict.fromkeys(
+    ("dtp", "tp", "backprop", "feedback_alignment", "autoencoder"), 1 / BATCH
+)
 """What a rule multiplies the gap of an example by; that of all others is their target_step."""
 
 

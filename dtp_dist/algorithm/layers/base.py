@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dtp_dist.algorithm.layers.initial import INITS
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.sloped import sloped
@@ -163,6 +164,14 @@ class LayerOptions(Options):
         del input_shape
         return []
 
+    def products(self, input_shape: Shape) -> list[Product] | None:
+        """Return the matrix products of f_l, in the order of ``Map.products``; None where it is not known.
+
+        How their weights are drawn is what ``inverse`` says of the inverse's.
+        """
+        del input_shape
+        return None
+
     def kept(self, input_shape: Shape) -> int:
         """Return how many numbers per example are kept from F to U besides input and output."""
         del input_shape
@@ -237,6 +246,10 @@ def all_layers(layers: Iterable[LayerOptions]) -> Iterator[LayerOptions]:
 class UnlearnedOptions(LayerOptions):
     """A layer without parameters: it only passes numbers on, which counts as no work."""
 
+    def products(self, input_shape: Shape) -> list[Product]:
+        del input_shape
+        return []
+
     def parameters(self, input_shape: Shape) -> int:
         del input_shape
         return 0
@@ -280,6 +293,11 @@ class Layer:
         """The inverse; only a rule that asked for it may call it."""
         assert self.inverse is not None, f"layer {self.index} has no inverse"
         return self.inverse.map
+
+    @property
+    def inverts(self) -> bool:
+        """Whether it has an inverse that leads from h_l back to h_{l-1}."""
+        return self.inverse is not None and self.inverse.map.inverts
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the modules by the names under which a checkpoint keeps them."""

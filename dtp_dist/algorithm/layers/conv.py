@@ -12,6 +12,7 @@ from torch import nn
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight, with_memory
 from dtp_dist.algorithm.layers.norms import NormalizedOptions
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.conv import ConvMap, Convolution, TransposedConvMap
@@ -128,6 +129,11 @@ class ConvOptions(KernelOptions):
         if not inverse:
             return forward, None
         return self.inverse.paired(forward, self.inverse_map(input_shape, generator), self.activation)
+
+    def products(self, input_shape: Shape) -> list[Product]:
+        fans = self.channels, input_shape[0]
+        init, scale = self.inverse.init or self.init, self.inverse.scale
+        return [Product((*fans, self.kernel, self.kernel), *fans, init, scale, receptive=self.kernel**2)]
 
     def inverse_map(self, input_shape: Shape, generator: torch.Generator) -> Map:
         """Return g_l alone, with fresh weights: from the output's shape back to ``input_shape``."""

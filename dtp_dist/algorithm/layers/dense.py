@@ -12,6 +12,7 @@ from torch import nn
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.layers.initial import INITS, initial_bias, initial_weight, with_memory
 from dtp_dist.algorithm.layers.norms import NormalizedOptions
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.dense import DenseMap
@@ -88,6 +89,10 @@ class DenseOptions(NormalizedOptions):
         module = _linear(input_shape[0], self.units, own.init or self.init, bias, generator, own.scale)
         after, before = own.activations
         return DenseMap(module, after, before, transmission=own.input_transmission)
+
+    def products(self, input_shape: Shape) -> list[Product]:
+        fan_in, init = input_shape[0], self.inverse.init or self.init
+        return [Product((self.units, fan_in), self.units, fan_in, init, self.inverse.scale)]
 
     @property
     def affine_inverse(self) -> bool:

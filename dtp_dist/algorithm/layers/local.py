@@ -10,6 +10,7 @@ import torch
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.layers.conv import KernelOptions
 from dtp_dist.algorithm.layers.initial import initial_bias, initial_weight
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.local import LocalMap, Module, TransposedLocal, TransposedLocalMap
 from dtp_dist.algorithm.options import option
@@ -57,6 +58,12 @@ class LocalOptions(KernelOptions):
             if module.bias is not None:
                 bias = initial_bias(module.bias.numel(), below * receptive, init, generator)
                 module.bias.copy_(bias.view(module.bias.shape))
+
+    def products(self, input_shape: Shape) -> list[Product]:
+        fans, places = (self.channels, input_shape[0]), math.prod(self.image(input_shape))
+        init, scale, receptive = self.inverse.init or self.init, self.inverse.scale, self.kernel**2
+        shape = places, self.channels, input_shape[0] * receptive
+        return [Product(shape, *fans, init, scale, receptive, places)]
 
     def parameters(self, input_shape: Shape) -> int:
         shape = self.output_shape(input_shape)

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 
 from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptions, Shape
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.layer_norm import LayerNormMap, RescalingMap
 from dtp_dist.algorithm.maps.normalized import BatchNorm, LayerNorm, Norm, NormalizedMap
@@ -120,6 +121,10 @@ class LayerNormOptions(LayerOptions):
         del generator
         forward = LayerNormMap(LayerNorm(input_shape, affine=self.affine, eps=self.eps))
         return forward, RescalingMap(input_shape, affine=self.affine) if inverse else None
+
+    def products(self, input_shape: Shape) -> list[Product]:
+        del input_shape
+        return []
 
     def parameters(self, input_shape: Shape) -> int:
         return 2 * math.prod(input_shape) if self.affine else 0

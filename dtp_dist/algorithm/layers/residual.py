@@ -18,6 +18,7 @@ from torch import nn
 from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptimizers, LayerOptions, Part, Shape
 from dtp_dist.algorithm.layers.conv import ConvOptions
 from dtp_dist.algorithm.layers.dense import DenseOptions
+from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.layers.variants import AUTO, AnyLayer, LayerOrAuto
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
@@ -144,6 +145,15 @@ class ResidualOptions(LayerOptions):
             return forward, None
         own = ResidualMap(*_chains(backward), *self.inverse.activations)
         return self.inverse.paired(forward, own, self.activation)
+
+    def products(self, input_shape: Shape) -> list[Product] | None:
+        found: list[Product] = []
+        for part in self.parts(input_shape):
+            products = part.options.products(part.input_shape)
+            if products is None:
+                return None
+            found += products
+        return found
 
     def sources(self, input_shape: Shape, forward: Map) -> Mapping[nn.Module, tuple[str, str]]:
         forward = forward.inner if isinstance(forward, SlopeKeepingMap) else forward

@@ -128,6 +128,9 @@ class Map(ABC):
     fixed = False
     """Whether it is an inverse that follows from f and learns nothing, and is not f's transpose."""
 
+    inverts = True
+    """Whether, in the place of an inverse, it leads from a layer's output back to its input."""
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._parameters = [each for each in module.parameters() if each.requires_grad]
@@ -164,6 +167,10 @@ class Map(ABC):
     def affine(self) -> Affine | None:
         """Return the map's parts if it is affine in features of its input, None if it is not."""
         return None
+
+    def products(self) -> list[Tensor]:
+        """Return the weights of its matrix products, as ``LayerOptions.products`` has them."""
+        return []
 
     @abstractmethod
     def torch_modules(self) -> list[nn.Module]:

@@ -97,6 +97,9 @@ class ConvMap(Map):
         pooled, context = self.pooling(_product(self.conv, x))
         return ConvPullback(self, x, self.activation.apply(pooled), context, pooled)
 
+    def products(self) -> list[Tensor]:
+        return [self.conv.weight]
+
     def torch_modules(self) -> list[nn.Module]:
         pooling = self.pooling.module()
         return [self.conv, *([] if pooling is None else [pooling]), *self.activation.modules()]

@@ -121,6 +121,9 @@ class DenseMap(Map):
         gradients = [(cotangent.t() @ features).to(self.weight.dtype)]
         return gradients if self.bias is None else [*gradients, torch.zeros_like(self.bias.detach())]
 
+    def products(self) -> list[Tensor]:
+        return [self.weight]
+
     def torch_modules(self) -> list[nn.Module]:
         read = [MODULES[self.transmission]()] if self.transmission in MODULES else []
         return [*read, *self.before.modules(), self.module, *self.activation.modules()]

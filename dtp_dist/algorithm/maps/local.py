@@ -114,6 +114,9 @@ class LocalMap(Map):
         del call
         return LocalPullback(self, x, output)
 
+    def products(self) -> list[Tensor]:
+        return [self.local.weight]
+
     def torch_modules(self) -> list[nn.Module]:
         return [self.local, *self.activation.modules()]
 

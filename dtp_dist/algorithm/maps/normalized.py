@@ -172,5 +172,8 @@ class NormalizedMap(Map):
         del output
         return NormalizedPullback(self.inner.linearize(x, call), self._norm, self.activation)
 
+    def products(self) -> list[Tensor]:
+        return self.inner.products()
+
     def torch_modules(self) -> list[nn.Module]:
         return [*self.inner.torch_modules(), self.norm, *self.activation.modules()]

@@ -73,6 +73,9 @@ class ChainMap(Map):
             x = stored.get(place, found[-1].output)
         return ChainPullback(found, x)
 
+    def products(self) -> list[Tensor]:
+        return [each for part in self.parts.values() for each in part.products()]
+
     def torch_modules(self) -> list[nn.Module]:
         return [module for part in self.parts.values() for module in part.torch_modules()]
 
@@ -131,6 +134,9 @@ class ResidualMap(Map):
         u = self.before.apply(x)
         parts = [chain.linearize(u, call, output) for chain in self.chains]
         return ResidualPullback(self, x, u, parts, output)
+
+    def products(self) -> list[Tensor]:
+        return [each for chain in self.chains for each in chain.products()]
 
     def torch_modules(self) -> list[nn.Module]:
         body, shortcut = (chain.torch_modules() for chain in self.chains)

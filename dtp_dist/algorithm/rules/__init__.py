@@ -10,6 +10,7 @@ from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
 from dtp_dist.algorithm.rules.ccl import CCLOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
+from dtp_dist.algorithm.rules.feedback_alignment import FeedbackAlignmentOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
@@ -21,6 +22,7 @@ RULES: dict[str, type[RuleOptions]] = {
     "tp": TPOptions,
     "fw_dtp": FixedWeightOptions,
     "backprop": BackpropOptions,
+    "feedback_alignment": FeedbackAlignmentOptions,
     "ldrl": LDRLOptions,
     "autoencoder": AutoencoderOptions,
     "ccl": CCLOptions,

@@ -50,6 +50,14 @@ class Autoencoder(Rule):
         """The decoder's loss alone does."""
         return layer in self.inverses() and phase is not Phase.FORWARD
 
+    def exact(self, layers: int) -> range:
+        """The output layer and the one below it, which get the gradient itself."""
+        return range(layers - 1, layers + 1)
+
+    def exact_updates(self, layers: int) -> range:
+        """The output layer: all others learn to be inverted, too."""
+        return range(layers, layers + 1)
+
     def output(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """``delta_L = -dLoss/dh_L``, Loss the mean of the minibatch."""
         return loss.gap(outputs, labels) / len(outputs)

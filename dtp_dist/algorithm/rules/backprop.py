@@ -24,6 +24,10 @@ class Backpropagation(Rule):
         """None at all."""
         return range(0)
 
+    def exact(self, layers: int) -> range:
+        """All layers."""
+        return range(1, layers + 1)
+
     def reads_input(self, layer: int, phase: Phase) -> bool:
         """Nothing but f_l does."""
         del layer, phase

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.maps.base import Call, Pullback
@@ -100,14 +101,21 @@ class TargetRuleOptions(RuleOptions):
 class Rule(ABC):
     """A learning rule: pure functions of a layer and one minibatch's tensors.
 
-    ``classes_alone`` says whether labels must be classes.
+    Attributes:
+        classes_alone: whether labels must be classes.
+        feedback: what its inverses are.
     """
 
     classes_alone = False
+    feedback: ClassVar[Feedback] = Feedback.INVERSE
 
     @abstractmethod
     def inverses(self) -> range:
-        """Return the layers that must have an inverse (1-based)."""
+        """Return the layers that must have an inverse (1-based), or what ``feedback`` says in its place."""
+
+    def inverted(self) -> range:
+        """Return the layers that must have an inverse which leads back to their input."""
+        return self.inverses() if self.feedback is Feedback.INVERSE else range(0)
 
     def learned_inverses(self) -> range:
         """Return the layers whose inverse learns: all inverses, unless a rule keeps them fixed."""
@@ -121,6 +129,14 @@ class Rule(ABC):
         """Return how many rows a target message has, given the number of outputs; None: one an example."""
         del outputs
         return None
+
+    def exact(self, layers: int) -> range:
+        """Return which of so many layers have a displacement along the negative gradient by construction."""
+        return range(layers, layers + 1)
+
+    def exact_updates(self, layers: int) -> range:
+        """Return which of so many layers have a forward update along the gradient by construction."""
+        return self.exact(layers)
 
     def reads_input(self, layer: int, phase: Phase) -> bool:
         """Return whether anything but f_l itself reads h_{l-1} in a phase of training (``layer``: 1-based l).

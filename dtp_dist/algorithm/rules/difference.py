@@ -39,6 +39,10 @@ class DifferenceTargetRule(Rule):
         """g_2 .. g_L: layer 1 needs no target for the data."""
         return range(2, self.layers + 1)
 
+    def exact_updates(self, layers: int) -> range:
+        """Those of ``exact``; a stale anchor turns an update away from its displacement."""
+        return range(0) if self.options.anchor == "stale" else self.exact(layers)
+
     def reads_input(self, layer: int, phase: Phase) -> bool:
         """The inverse loss alone does."""
         return layer in self.learned_inverses() and phase is not Phase.FORWARD

@@ -31,6 +31,14 @@ class DifferenceTargetPropagation(DifferenceTargetRule):
         """g_2 .. g_{L-1}: layer 1 needs no target for the data, layer L has the loss's own gradient."""
         return range(2, self.layers)
 
+    def exact(self, layers: int) -> range:
+        """The output layer and the one below it, which get the gradient itself."""
+        return range(layers - 1, layers + 1)
+
+    def exact_updates(self, layers: int) -> range:
+        """Those of ``exact``; with a stale anchor the output layer, which learns by its loss."""
+        return range(layers, layers + 1) if self.options.anchor == "stale" else self.exact(layers)
+
     def output(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """``delta_L = -dLoss/dh_L``, Loss the mean of the minibatch."""
         return loss.gap(outputs, labels) / len(outputs)

@@ -56,23 +56,11 @@ def _of_outputs(loss: str) -> Iterator[tuple[str, str]]:
 
 
 def exact_layers(config: Config) -> dict[str, range]:
-    """Return the layers whose angles to backpropagation are near 0 by construction, by the angle's name.
-
-    Where the last layer has no inverse, the rule takes the gradient itself down to the layer below it; where
-    no layer has one, to all. A forward loss of its own, or a stale anchor, turns the update away again.
-    """
+    """Return the layers whose angles to backpropagation are near 0 by construction, by the angle's name."""
     layers, rule = len(config.model.options), config.build_rule()
-    inverses = rule.inverses()
-    lowest = 1 if not inverses and config.rule.name == "backprop" else layers
-    if layers not in inverses and lowest > 1:
-        lowest = layers - 1
-    own_loss = layers not in inverses  # f_L is trained by the loss itself
-    update = range(lowest, layers + 1)
-    if config.rule.name == "autoencoder" or getattr(config.rule, "anchor", None) == "stale":
-        update = range(layers, layers + 1) if own_loss else range(0)
     if isinstance(rule, OneWaveRule):  # whose signals have no angle to a gradient
-        return {"update_angle": range(layers, layers + 1)}
-    return {"target_angle": range(lowest, layers + 1), "update_angle": update}
+        return {"update_angle": rule.exact_updates(layers)}
+    return {"target_angle": rule.exact(layers), "update_angle": rule.exact_updates(layers)}
 
 
 class Descriptions:

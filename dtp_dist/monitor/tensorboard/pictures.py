@@ -172,7 +172,7 @@ class Pictures:
         if rows:
             named = [("input", x[:shown]), *((f"from {name}", values) for name, values in rows)]
             image = image_rows([(name, examples.pixels(values)) for name, values in named])
-            lowest = next(at.layer.index for at in found.passages if at.layer.inverse is not None)
+            lowest = next(at.layer.index for at in found.passages if at.layer.inverts)
             note = NOT_LEARNED.format(layer=lowest - 1, below=lowest - 1) if lowest > 1 else ""
             yield f"{LEARNING}/reconstruction", image, CHAIN + note
 

@@ -26,7 +26,7 @@ def reconstructions(
     Args:
         passages: through all layers, bottom first, of the same minibatch as ``x``, ``[B, *input_shape]``.
     """
-    inverted = [at for at in passages if at.layer.inverse is not None]
+    inverted = [at for at in passages if at.layer.inverts]
     if not inverted:
         return
     lowest = inverted[0]

@@ -1,0 +1,46 @@
+"""Fixed random feedback: what stands in the place of an inverse without leading back to a layer's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+
+
+class FeedbackWeights(Map):
+    """Weights B that take the place of a forward map's own in its transpose (Lillicrap et al. 2016).
+
+    Args:
+        weights: one for each of the forward map's products, in the order of ``Map.products`` and of their
+            shapes.
+    """
+
+    inverts = False
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__(nn.ParameterList([nn.Parameter(each, requires_grad=False) for each in weights]))
+
+    @contextmanager
+    def in_place_of(self, forward: Map) -> Iterator[None]:
+        """Let the products of ``forward`` have these weights; in the end they have their own again."""
+        own = forward.products()
+        kept = [each.data for each in own]
+        try:
+            for weight, other in zip(own, self.module.parameters(), strict=True):
+                weight.data = other.data
+            yield
+        finally:
+            for weight, value in zip(own, kept, strict=True):
+                weight.data = value
+
+    def __call__(self, x: Tensor, call: Call) -> Tensor:
+        raise TypeError("feedback weights are no map of their own")
+
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
+        raise TypeError("feedback weights are no map of their own")
+
+    def torch_modules(self) -> list[nn.Module]:
+        raise TypeError("feedback weights are no map of their own")
