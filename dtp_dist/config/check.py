@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dtp_dist.algorithm.build import layer_maps, layer_shapes, weights_generator
 from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.layers.initial import ZEROS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
 from dtp_dist.algorithm.options import RangeError
@@ -121,6 +122,7 @@ def _check_inverses(config: Config, shapes: list[Shape], rule: Rule) -> None:
     """Check that every layer has what the rule wants in the place of its inverse."""
     lacks, layers = _LACKS[rule.feedback], config.model.options
     for index in rule.inverses():
+        _check_initial(layers[index - 1], shapes[index - 1], f"{index}")
         place = _lacking(layers[index - 1], shapes[index - 1], f"{index}", lacks)
         if place is not None and rule.feedback is Feedback.INVERSE:
             text = f"rule.name={config.rule.name} needs an inverse of layer {index}, which has none"
@@ -144,6 +146,15 @@ def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) ->
     if config.monitor.alignment_every:
         text = f"{config.monitor.alignment_every} is not allowed with {name}, which sends no displacements"
         raise ConfigError(f"monitor.alignment_every: {text}; write 0")
+
+
+def _check_initial(options: LayerOptions, shape: Shape, place: str) -> None:
+    """Check that no inverse, of a layer or inside it, starts with a layer's zeros."""
+    if getattr(options, "init", None) == ZEROS and options.inverse.init is None:
+        text = "null means the layer's own, zeros, and an inverse of zeros leads nowhere; write e.g. uniform"
+        raise ConfigError(f"model.layers.{place}.inverse.init: {text}")
+    for part in options.parts(shape):
+        _check_initial(part.options, part.input_shape, f"{place}.{part.place}")
 
 
 _LACKS: dict[Feedback, Callable[[LayerOptions, Shape], bool]] = {

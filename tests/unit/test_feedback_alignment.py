@@ -171,3 +171,28 @@ def test_a_module_of_a_user_is_refused_in_one_line():
     assert "\n" not in told
     raw["model"]["layers"][:2] = [raw["model"]["layers"][1]]
     load_config(raw)  # the first layer has nothing below it
+
+
+def test_forward_weights_may_begin_as_zeros_if_what_comes_down_does_not():
+    zeros = {"kind": "dense", "units": 32, "init": "zeros"}
+    raw = small(rule={"name": "feedback_alignment"})
+    raw["model"]["layers"] = [{"kind": "dense", "units": 32}, zeros, raw["model"]["layers"][-1]]
+    with pytest.raises(
+        ConfigError, match=r"^model\.layers\.2\.inverse\.init: null means the layer's own, zeros"
+    ):
+        load_config(raw)
+    load_config({**raw, "rule": {"name": "backprop"}})
+    block = {"kind": "residual", "body": [zeros, zeros]}
+    inside = {**raw["model"], "layers": [raw["model"]["layers"][0], block, raw["model"]["layers"][-1]]}
+    with pytest.raises(ConfigError, match=r"^model\.layers\.2\.body\.1\.inverse\.init: null means"):
+        load_config({**raw, "model": inside})
+    with pytest.raises(ConfigError, match="'zeros' is not allowed"):
+        load_config(raw, ["model.layers.2.inverse.init=zeros"])
+    config = load_config(raw, ["model.layers.2.inverse.init=uniform"])
+    layers = build(config.model.options, config.rule, inputs=64, dtype=torch.float32, scrambled=False)
+    assert not layers[1].f.products()[0].any()
+    (stage,) = stages(layers, config.rule)
+    batches = load_batches(config)["train"]
+    for k in range(3):
+        exact_step([stage], k, *batches.minibatch(0, k))
+    assert layers[1].f.products()[0].any()

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.layers.initial import INITS
+from dtp_dist.algorithm.layers.initial import INITS, ZEROS
 from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
@@ -83,7 +83,7 @@ class InverseOptions(Options):
         """
         for key, value, names in (
             ("activation", self.activation, (*ACTIVATIONS, DERIVATIVE)),
-            ("init", self.init, (None, *INITS)),
+            ("init", self.init, (None, *(each for each in INITS if each != ZEROS))),
         ):
             if value not in names:
                 text = f"{value!r} is not allowed; it must be one of {', '.join(filter(None, names))}"

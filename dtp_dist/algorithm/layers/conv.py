@@ -32,7 +32,8 @@ class KernelOptions(NormalizedOptions):
     bias: bool = option(True, doc="whether the maps add a bias")
     init: Annotated[str, OneOf(*INITS)] = option(
         "uniform",
-        doc="initial weights of both maps, though the inverse may have its own; uniform is torch's own",
+        doc="initial weights of both maps, though the inverse may have its own, and with zeros must; uniform "
+        "is torch's own",
     )
 
     def __post_init__(self) -> None:

@@ -58,7 +58,8 @@ class DenseOptions(NormalizedOptions):
     bias: bool = option(True, doc="whether the maps add a bias (zero at first, unless init is uniform)")
     init: Annotated[str, OneOf(*INITS)] = option(
         "orthogonal",
-        doc="initial weights of both maps, though the inverse may have its own; uniform is torch's own",
+        doc="initial weights of both maps, though the inverse may have its own, and with zeros must; uniform "
+        "is torch's own",
     )
 
     def __post_init__(self) -> None:

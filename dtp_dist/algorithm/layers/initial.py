@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
-INITS = ("orthogonal", "xavier_uniform", "xavier_normal", "uniform")
+ZEROS = "zeros"
+INITS = ("orthogonal", "xavier_uniform", "xavier_normal", "uniform", ZEROS)
 
 
 def with_memory(module: M) -> M:
@@ -35,9 +36,11 @@ def initial_weight(
     ``xavier_uniform`` is U(-r, r), ``r = sqrt(6 / ((fan_in + fan_out) receptive))``; ``orthogonal`` is the
     orthogonal factor U V^T of that matrix's SVD (Lee et al. 2015, published code); ``xavier_normal`` has the
     uniform one's variance; ``uniform`` has ``r = scale`` or, by default, torch's own
-    ``r = 1 / sqrt(fan_in receptive)``.
+    ``r = 1 / sqrt(fan_in receptive)``; ``zeros`` are zeros, which feedback that is not W's can start from.
     """
     weight = torch.empty(fan_out, fan_in * receptive)
+    if init == ZEROS:
+        return weight.zero_()
     fans = (fan_in + fan_out) * receptive
     if init == "xavier_normal":
         return weight.normal_(0.0, math.sqrt(2.0 / fans), generator=generator)
