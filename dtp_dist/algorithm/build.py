@@ -87,8 +87,10 @@ def layer_maps(
     forward, inverse = options.maps(shape, generator, inverse=inverted)
     if inverted and inverse is None:
         raise RangeError(f"{index}.kind", f"layer {index} has no inverse, which the rule needs; give it one")
-    if inverted or index not in rule.inverses():
-        return forward, inverse
+    if inverse is not None:
+        return forward, rule.adapted(index, inverse)
+    if index not in rule.inverses():
+        return forward, None
     products = options.products(shape)
     if products is None:
         text = f"layer {index} does not say which products it takes, whose weights the rule has its own for"

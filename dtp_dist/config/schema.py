@@ -193,7 +193,9 @@ class Config(Options):
             RangeError: the options of a user's rule build none.
         """
         layers = len(self.model.options)
-        return self.rule.build(layers) if ":" not in self.rule.name else built(self.rule, layers)
+        rule = self.rule.build(layers) if ":" not in self.rule.name else built(self.rule, layers)
+        rule.loss = self.build_loss()
+        return rule
 
     def build_loss(self) -> Loss:
         """Return the loss of this network's outputs."""

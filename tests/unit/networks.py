@@ -121,10 +121,12 @@ def build(
     inputs: int = SIZES[0],
     shape: tuple[int, ...] | None = None,
     scrambled: bool = True,
+    loss: Loss = CROSS_ENTROPY,
 ) -> list[Layer]:
     """Build layers; ``scrambled`` gives every parameter, biases too, a value without structure."""
     shapes = layer_shapes(shape or (inputs,), options)
     learned = rule_options.build(len(options))
+    learned.loss = loss
     optimizers = (forward or SGDOptions(lr=1.0), inverse or SGDOptions(lr=0.1))
     delays = [delay] * len(options) if isinstance(delay, int) else delay
     layers = [
@@ -152,6 +154,7 @@ def stages(
     """Cut layers into stages of ``split`` layers each, one stage by default; no remedies but those given."""
     against_delay = DelayOptions(**{"delay_power": 0, "delay_memory": 0, "lookahead": 0, **remedies})
     learned = rule_options.build(len(layers))
+    learned.loss = loss
     found, first = [], 0
     for count in split or [len(layers)]:
         part = layers[first : first + count]

@@ -112,7 +112,7 @@ def test_labels_of_another_width_are_no_data():
 
 
 @EVERY_CASE
-@pytest.mark.parametrize("name", [*STEPS, "ldrl", "fw_dtp"])
+@pytest.mark.parametrize("name", [*STEPS, "ldrl", "fw_dtp", "sdtp"])
 def test_a_rules_output_target_is_its_own_step_along_the_gradient(name, case):
     """dtp, tp, backprop and autoencoder take that of the minibatch's mean, all others each example's own."""
     loss, labels, own, smoothing = CASES[case]
@@ -120,6 +120,8 @@ def test_a_rules_output_target_is_its_own_step_along_the_gradient(name, case):
     at = outputs().requires_grad_()
     (gradient,) = torch.autograd.grad(theirs(at, labels, own, smoothing), at)
     step = STEPS.get(name) or options.target_step
+    if (name, own) == ("sdtp", "mse"):
+        step /= 2  # to the label itself
     assert_near(options.build(4).output(at.detach(), labels, loss), -step * gradient)
 
 
@@ -134,6 +136,7 @@ def test_the_published_output_targets_are_those_of_cross_entropy():
     assert_near(found["dtp"], error / BATCH)
     assert_near(found["ldrl"], 0.5 * error)
     assert_near(found["fw_dtp"], 0.04 * error)
+    assert_near(found["sdtp"], error)
 
 
 @pytest.mark.parametrize("case", ["numbers", "classes as numbers", "several labels", "smoothed classes"])

@@ -25,6 +25,7 @@ class Loss(ABC):
         numbers: what those numbers must be, in words.
         called: what an exported network's outputs are called.
         predictions: the expression of what they predict, and what that is.
+        slope: the gap over what is lacking: what is desired, less what is predicted (``shown``).
         grows_with_labels: whether its value is in the labels' own units, so that no number is large as such.
     """
 
@@ -32,6 +33,7 @@ class Loss(ABC):
     numbers: ClassVar[str] = "that are finite"
     called: ClassVar[str] = "logits"
     predictions: ClassVar[tuple[str, str]]
+    slope: ClassVar[float] = 1.0
     grows_with_labels: ClassVar[bool] = False
 
     @abstractmethod

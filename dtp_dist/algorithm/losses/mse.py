@@ -18,6 +18,7 @@ class SquaredError(Loss):
     of_numbers = NumberMetrics()
     called = "numbers"
     predictions = ("numbers", "in the labels' own units; of classes, the largest is the class")
+    slope = 2.0
     grows_with_labels = True
 
     def gap(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -14,12 +14,14 @@ from dtp_dist.algorithm.rules.feedback_alignment import FeedbackAlignmentOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
+from dtp_dist.algorithm.rules.sdtp import SDTPOptions
 from dtp_dist.algorithm.rules.tp import TPOptions
 from dtp_dist.import_path import imported
 
 RULES: dict[str, type[RuleOptions]] = {
     "dtp": DTPOptions,
     "tp": TPOptions,
+    "sdtp": SDTPOptions,
     "fw_dtp": FixedWeightOptions,
     "backprop": BackpropOptions,
     "feedback_alignment": FeedbackAlignmentOptions,

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.losses import CROSS_ENTROPY
 from dtp_dist.algorithm.losses.base import Loss
-from dtp_dist.algorithm.maps.base import Call, Pullback
+from dtp_dist.algorithm.maps.base import Call, Map, Pullback
 from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.flow import TWO_WAVES, Flow
@@ -104,10 +105,12 @@ class Rule(ABC):
     Attributes:
         classes_alone: whether labels must be classes.
         feedback: what its inverses are.
+        loss: of the network's outputs.
     """
 
     classes_alone = False
     feedback: ClassVar[Feedback] = Feedback.INVERSE
+    loss: Loss = CROSS_ENTROPY
 
     @abstractmethod
     def inverses(self) -> range:
@@ -116,6 +119,11 @@ class Rule(ABC):
     def inverted(self) -> range:
         """Return the layers that must have an inverse which leads back to their input."""
         return self.inverses() if self.feedback is Feedback.INVERSE else range(0)
+
+    def adapted(self, layer: int, inverse: Map) -> Map:
+        """Return the inverse of a layer as the rule uses it, given the layer's own."""
+        del layer
+        return inverse
 
     def learned_inverses(self) -> range:
         """Return the layers whose inverse learns: all inverses, unless a rule keeps them fixed."""
