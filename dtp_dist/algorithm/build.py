@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
+from torch import nn
 
+from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Shape
+from dtp_dist.algorithm.layers.initial import initial_weight, with_memory
 from dtp_dist.algorithm.maps.base import Map
-from dtp_dist.algorithm.maps.feedback import FeedbackWeights
+from dtp_dist.algorithm.maps.feedback import DirectFeedback, FeedbackWeights
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap
 from dtp_dist.algorithm.optimizers.schedules import scheduled
@@ -91,11 +95,25 @@ def layer_maps(
         return forward, rule.adapted(index, inverse)
     if index not in rule.inverses():
         return forward, None
+    if rule.feedback is Feedback.DIRECT:
+        return forward, _direct_feedback(options, shapes, index, generator) if forward.parameters() else None
     products = options.products(shape)
     if products is None:
         text = f"layer {index} does not say which products it takes, whose weights the rule has its own for"
         raise RangeError(f"{index}.kind", text)
     return forward, FeedbackWeights([each.drawn(generator) for each in products])
+
+
+def _direct_feedback(
+    options: LayerOptions, shapes: Sequence[Shape], index: int, generator: torch.Generator
+) -> DirectFeedback:
+    """Return a map from the outputs to h_l, drawn as the layer's inverse says."""
+    outputs, units, own = prod(shapes[-1]), prod(shapes[index]), options.inverse
+    module = with_memory(nn.Linear(outputs, units, bias=False, device="meta"))
+    init: str = getattr(options, "init", "uniform") if own.init is None else own.init
+    with torch.no_grad():
+        module.weight.copy_(initial_weight(units, outputs, init, generator, scale=own.scale))
+    return DirectFeedback(module, shapes[index])
 
 
 def inverse_parameters(options: LayerOptions, index: int, shapes: Sequence[Shape], rule: Rule) -> int:
@@ -104,4 +122,6 @@ def inverse_parameters(options: LayerOptions, index: int, shapes: Sequence[Shape
         return options.parameters(shapes[index - 1])
     if index not in rule.inverses():
         return 0
+    if rule.feedback is Feedback.DIRECT:
+        return prod(shapes[-1]) * prod(shapes[index]) if options.parameters(shapes[index - 1]) else 0
     return sum(each.numel for each in options.products(shapes[index - 1]) or ())

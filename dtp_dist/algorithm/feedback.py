@@ -10,3 +10,4 @@ class Feedback(Enum):
 
     INVERSE = "g_l itself, from h_l's shape back to h_{l-1}'s"
     WEIGHTS = "weights that take the place of f_l's own in its transpose"
+    DIRECT = "a map from the outputs' shape to h_l's"

@@ -37,7 +37,7 @@ class _Flight:
     """What a stage keeps of one minibatch until its U.
 
     ``activations`` are h_in of the first layer, then each layer's h_out; ``targets`` likewise what T sends
-    down (None from layer 1), then what it brought to each layer: a displacement, or the rule's signal.
+    down (None from layer 1), then the signal that it brought to each layer.
     """
 
     activations: list[Tensor] = field(default_factory=list)
@@ -164,10 +164,10 @@ class Stage:
         return loss
 
     def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
-        """T: take delta of the stage's last layer (None in the last stage, which makes its own).
+        """T: take the signal of the stage's last layer (None in the last stage, which makes its own).
 
-        Returns delta of the layer below the stage, None in the first stage. Of a rule of one wave these are
-        signals, the first of them in the last stage too.
+        Returns that of the layer below the stage, None in the first stage. For most rules it is delta. Of a
+        rule of one wave the last stage gets the first one, too.
         """
         flight = self._flights.setdefault(minibatch, _Flight())
         if delta is None:
@@ -205,7 +205,8 @@ class Stage:
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            at = Passage(layer, self._seen(flight, position), descent, call, knows_input or position > 0)
+            seen = self._seen(flight, position, call)
+            at = Passage(layer, seen, descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
                 self.meter.add(f"layer/{layer.index}/{name}", value.item())
             if layer.index > 1:
@@ -223,8 +224,8 @@ class Stage:
         lengths: dict[int, Tensor] = {}
         measured = minibatch % LENGTH_EVERY == 0 and not isinstance(self.rule, OneWaveRule)
         for position, layer in enumerate(self.layers):
-            seen = self._seen(flight, position)
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
+            seen = self._seen(flight, position, call)
             if self._phase is not Phase.INVERSE:
                 losses[layer.index] = _prepared(layer.forward, self.rule.forward_update(layer, seen, call))
                 if measured:
@@ -241,12 +242,13 @@ class Stage:
         for index, length in _floats(lengths).items():
             self.meter.add(f"layer/{index}/displacement", length)
 
-    def _seen(self, flight: _Flight, position: int) -> Seen:
-        """Return what F and T left in one layer."""
-        above = flight.targets[position + 1]
-        assert above is not None, "T comes first"
+    def _seen(self, flight: _Flight, position: int, call: Call) -> Seen:
+        """Return what F and T left in one layer, and the displacement that the rule makes of it."""
+        signal = flight.targets[position + 1]
+        assert signal is not None, "T comes first"
         assert flight.labels is not None, "F comes first"
         h_in, h_out = flight.activations[position : position + 2]
+        above = self.rule.displacement(self.layers[position], h_out, signal, call)
         return Seen(h_in, h_out, above, flight.targets[position], flight.labels, self.loss)
 
     def _learns_in_update(self, layer: Layer) -> bool:

@@ -122,7 +122,8 @@ def _check_inverses(config: Config, shapes: list[Shape], rule: Rule) -> None:
     """Check that every layer has what the rule wants in the place of its inverse."""
     lacks, layers = _LACKS[rule.feedback], config.model.options
     for index in rule.inverses():
-        _check_initial(layers[index - 1], shapes[index - 1], f"{index}")
+        inside = rule.feedback is not Feedback.DIRECT
+        _check_initial(layers[index - 1], shapes[index - 1], f"{index}", inside=inside)
         place = _lacking(layers[index - 1], shapes[index - 1], f"{index}", lacks)
         if place is not None and rule.feedback is Feedback.INVERSE:
             text = f"rule.name={config.rule.name} needs an inverse of layer {index}, which has none"
@@ -148,18 +149,19 @@ def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) ->
         raise ConfigError(f"monitor.alignment_every: {text}; write 0")
 
 
-def _check_initial(options: LayerOptions, shape: Shape, place: str) -> None:
-    """Check that no inverse, of a layer or inside it, starts with a layer's zeros."""
+def _check_initial(options: LayerOptions, shape: Shape, place: str, *, inside: bool) -> None:
+    """Check that no inverse of a layer, nor one ``inside`` it, starts with a layer's zeros."""
     if getattr(options, "init", None) == ZEROS and options.inverse.init is None:
         text = "null means the layer's own, zeros, and an inverse of zeros leads nowhere; write e.g. uniform"
         raise ConfigError(f"model.layers.{place}.inverse.init: {text}")
-    for part in options.parts(shape):
-        _check_initial(part.options, part.input_shape, f"{place}.{part.place}")
+    for part in options.parts(shape) if inside else ():
+        _check_initial(part.options, part.input_shape, f"{place}.{part.place}", inside=True)
 
 
 _LACKS: dict[Feedback, Callable[[LayerOptions, Shape], bool]] = {
     Feedback.INVERSE: lambda options, shape: not options.has_inverse(shape),
     Feedback.WEIGHTS: lambda options, shape: options.products(shape) is None,
+    Feedback.DIRECT: lambda options, shape: False,
 }
 """Whether a layer lacks what stands in the place of an inverse."""
 

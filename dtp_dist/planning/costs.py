@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
+from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
 from dtp_dist.algorithm.rules import Rule
@@ -134,28 +135,40 @@ def action_work(
 
     F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
     the inverse learns; T is two of g, or one of f where the target goes through its transpose. Of a rule
-    whose inverses learn in U, that is in U, once; T of one with signals is one g of their rows. Elementwise
+    whose inverses learn in U, that is in U, once; T of one with signals is one g of their rows. Where the
+    outputs' signal is handed on as it is, T is nothing, and U has the product that it takes. Elementwise
     work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
     counts as nothing.
     """
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     inverted, learned, flow = rule.inverted(), rule.learned_inverses(), rule.flow()
-    rows = rule.target_rows(shapes[-1][0])
+    rows, broadcast = rule.target_rows(shapes[-1][0]), rule.feedback is Feedback.DIRECT
     for index, options in enumerate(layers, 1):
         step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
         f, g = _map_work(options, shapes[index - 1], batch_size)
-        target = 2 * g if index in inverted else f if index > 1 else 0.0
+        direct = (
+            _direct_work(shapes, index, rule, batch_size) if options.parameters(shapes[index - 1]) else 0.0
+        )
+        target = 2 * g if index in inverted else f if index > 1 and not broadcast else 0.0
         if rows is not None:
             g = _map_work(options, shapes[index - 1], rows)[1]
             target = g if index in inverted else 0.0
         inverse = rule.inverse_work(f, g, affine=options.affine_inverse) + step if index in learned else 0.0
         if flow.inverse_in == "U":
-            works = (f, 0.0, target, f + step + inverse)
+            works = (f, 0.0, target, f + step + direct + inverse)
         else:
-            works = (f, options.inverse.iterations * inverse, target, f + step)
+            works = (f, options.inverse.iterations * inverse, target, f + step + direct)
         for kind, work in zip(Kind, works, strict=True):
             found[kind].append(work)
     return found
+
+
+def _direct_work(shapes: Sequence[Shape], index: int, rule: Rule, batch_size: int) -> float:
+    """Return the work of making a layer's displacement of the outputs' signal, 0 without a map for it."""
+    if rule.feedback is not Feedback.DIRECT or index not in rule.inverses():
+        return 0.0
+    units = prod(shapes[index])
+    return batch_size * units * (2.0 * prod(shapes[-1]) + ELEMENT_WORK) + CALL_WORK
 
 
 def _map_work(options: LayerOptions, shape: Shape, batch_size: int) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 HELLO        no payload; opens a link, sequence 0
 ACTIVATION   h_l(k) [B, ...] and its labels, int64 [B] or float32 [B, K], from stage s to s+1
-TARGET       delta_l(k) [B, ...], from stage s+1 to s; where diagnostics measure, -dLoss/dh_l(k) next to it
+TARGET       delta_l(k) [B, ...], from stage s+1 to s, or what the rule sends in its place; where
+             diagnostics measure, -dLoss/dh_l(k) next to it
 
 An h_l of two values may be packed: one bit a unit, in the order of its units, lowest bit of a byte first.
 """
@@ -132,8 +133,9 @@ class Message:
     """One minibatch's activation or displacement on its way between two stages.
 
     payloads: `(h [B, ...], labels int64 [B] or float32 [B, K])` of an ACTIVATION, `(delta [B, ...],)` of a
-    TARGET, or `(delta, descent)`, both alike; none of a HELLO. phase: of its segment. sender: stage. layer:
-    the l of h_l or delta_l. minibatch: k. packed: what the bytes of the first payload stand for, if bits.
+    TARGET, or `(delta, descent)`, of one encoding; none of a HELLO. phase: of its segment. sender: stage.
+    layer: the l of h_l or delta_l. minibatch: k. packed: what the bytes of the first payload stand for, if
+    bits.
 
     Raises MessageError for payloads of another number, encoding or shape, or without examples.
     """
@@ -188,8 +190,8 @@ def payload_problem(kind: MessageKind, payloads: tuple[Payload, ...]) -> str | N
         return _labels_problem(payloads[1], payloads[0].shape[0])
     if any(isinstance(payload.encoding, Bits) for payload in payloads):
         return "got bits, which only an activation can be"
-    if len(set(payloads)) > 1:
-        return f"got {payloads[0]} and {payloads[1]}, expected both alike"
+    if len({payload.encoding for payload in payloads}) > 1:
+        return f"got {payloads[0]} and {payloads[1]}, expected both of one encoding"
     return None
 
 

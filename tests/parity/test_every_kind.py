@@ -70,7 +70,7 @@ def test_a_data_set_is_the_same_in_every_process(tmp_path, name):
     assert measured(raw, tmp_path / "2", "parallel.stages=2", "parallel.runtime=local") == one
 
 
-@pytest.mark.parametrize("rule", ["dtp", "ldrl", "backprop", "ccl"])
+@pytest.mark.parametrize("rule", ["dtp", "ldrl", "backprop", "ccl", "dfa"])
 def test_a_pipeline_of_processes_equals_the_reference(tmp_path, rule):
     pipeline = ("parallel.stages=3", "parallel.in_flight=3")
     reference = result(tmp_path / "reference", rule, *pipeline)

@@ -20,7 +20,7 @@ from networks import BATCH, SIZES, build, dense, exact_step, minibatch, stages, 
 K = SIZES[-1]
 MSE, BINARY = LOSSES["mse"](), LOSSES["binary_cross_entropy"]()
 STEPS: dict[str, float] = dict.fromkeys(
-    ("dtp", "tp", "backprop", "feedback_alignment", "autoencoder"), 1 / BATCH
+    ("dtp", "tp", "backprop", "feedback_alignment", "dfa", "autoencoder"), 1 / BATCH
 )
 """What a rule multiplies the gap of an example by; that of all others is their target_step."""
 
@@ -131,7 +131,8 @@ def test_the_published_output_targets_are_those_of_cross_entropy():
     probabilities = at.exp() / at.exp().sum(1, keepdim=True)
     error = one_hot(torch.float64) - probabilities
     found = {
-        name: RULES[name]().build(4).output(at, labels, CROSS_ENTROPY) for name in (*STEPS, "ldrl", "fw_dtp")
+        name: RULES[name]().build(4).output(at, labels, CROSS_ENTROPY)
+        for name in ("dtp", "ldrl", "fw_dtp", "sdtp")
     }
     assert_near(found["dtp"], error / BATCH)
     assert_near(found["ldrl"], 0.5 * error)

@@ -1,4 +1,4 @@
-"""Fixed random feedback: what stands in the place of an inverse without leading back to a layer's input."""
+"""What stands in the place of an inverse without leading from a layer's output back to its input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+from dtp_dist.algorithm.maps.dense import DenseMap
 
 
 class FeedbackWeights(Map):
@@ -44,3 +45,41 @@ class FeedbackWeights(Map):
 
     def torch_modules(self) -> list[nn.Module]:
         raise TypeError("feedback weights are no map of their own")
+
+
+class DirectPullback(Pullback):
+    """``y = x B^T`` in a layer's shape: the dense map's own, of a flat cotangent."""
+
+    def __init__(self, dense: Pullback, output: Tensor) -> None:
+        self._dense, self.output = dense, output
+
+    def parameters(self, cotangent: Tensor) -> list[Tensor]:
+        return self._dense.parameters(cotangent.flatten(1))
+
+    def input(self, cotangent: Tensor) -> Tensor:
+        return self._dense.input(cotangent.flatten(1))
+
+
+class DirectFeedback(Map):
+    """A linear map from the outputs ``[B, K]`` straight to a layer's output ``[B, *shape]``.
+
+    Args:
+        module: B, ``[numel of shape, K]``, without bias.
+    """
+
+    inverts = False
+
+    def __init__(self, module: nn.Linear, shape: tuple[int, ...]) -> None:
+        super().__init__(module)
+        self._dense, self._shape = DenseMap(module, "linear"), shape
+
+    def __call__(self, x: Tensor, call: Call) -> Tensor:
+        return self._dense(x, call).view(-1, *self._shape)
+
+    def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> DirectPullback:
+        del output
+        dense = self._dense.linearize(x, call)
+        return DirectPullback(dense, dense.output.view(-1, *self._shape))
+
+    def torch_modules(self) -> list[nn.Module]:
+        return [*self._dense.torch_modules(), nn.Unflatten(1, self._shape)]

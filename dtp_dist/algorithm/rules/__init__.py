@@ -9,6 +9,7 @@ from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
 from dtp_dist.algorithm.rules.ccl import CCLOptions
+from dtp_dist.algorithm.rules.dfa import DFAOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
 from dtp_dist.algorithm.rules.feedback_alignment import FeedbackAlignmentOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
@@ -25,6 +26,7 @@ RULES: dict[str, type[RuleOptions]] = {
     "fw_dtp": FixedWeightOptions,
     "backprop": BackpropOptions,
     "feedback_alignment": FeedbackAlignmentOptions,
+    "dfa": DFAOptions,
     "ldrl": LDRLOptions,
     "autoencoder": AutoencoderOptions,
     "ccl": CCLOptions,

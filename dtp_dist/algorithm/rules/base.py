@@ -6,6 +6,7 @@ Shapes: h_in ``[B, *input_shape]``, h_out, delta ``[B, *output_shape]``; B is th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.feedback import Feedback
-from dtp_dist.algorithm.layers.base import Layer
+from dtp_dist.algorithm.layers.base import Layer, Shape
 from dtp_dist.algorithm.losses import CROSS_ENTROPY
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
@@ -138,6 +139,10 @@ class Rule(ABC):
         del outputs
         return None
 
+    def signal_shape(self, layer: int, shapes: Sequence[Shape]) -> Shape:
+        """Return the shape of one row of the signal that reaches a layer, given those of h_0 .. h_L."""
+        return shapes[layer]
+
     def exact(self, layers: int) -> range:
         """Return which of so many layers have a displacement along the negative gradient by construction."""
         return range(layers, layers + 1)
@@ -163,7 +168,15 @@ class Rule(ABC):
 
     @abstractmethod
     def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
-        """Return delta_{l-1}, of h_in's shape, from delta_l."""
+        """Return delta_{l-1}, of h_in's shape, from delta_l, or what the rule sends down in its place.
+
+        That is a *signal*: what travels with T, ``delta_L`` at the outputs. Each layer's displacement is
+        made of the one that reaches it (``displacement``).
+        """
+
+    def displacement(self, layer: Layer, h_out: Tensor, signal: Tensor, call: Call) -> Tensor:
+        """Return delta_l, of h_out's shape, from the signal that reaches the layer: itself by default."""
+        return signal
 
     @abstractmethod
     def forward_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> LocalStep:

@@ -93,14 +93,15 @@ def passages(
         h, context = layer.f.with_context(activations[-1], replace(call, mode=Mode.FORWARD))
         activations.append(h)
         at_layer.append(replace(call, context=context))
-    descent, sent = BACKPROPAGATION.output(h, labels, loss), _first(rule, loss, h, labels)
+    descent, signal = BACKPROPAGATION.output(h, labels, loss), _first(rule, loss, h, labels)
     found: list[Passage] = []
     for layer, call in reversed(list(zip(layers, at_layer, strict=True))):
         h_in, h_out = activations[layer.index - 1 : layer.index + 1]
-        at = Passage(layer, Seen(h_in, h_out, sent, None, labels, loss), descent, call)
+        delta = rule.displacement(layer, h_out, signal, call)
+        at = Passage(layer, Seen(h_in, h_out, delta, None, labels, loss), descent, call)
         found.append(at)
         if layer.index > 1:
-            sent = _below(rule, at).contiguous()
+            signal = _below(rule, at, signal).contiguous()
             descent = at.below()
     return found[::-1]
 
@@ -112,11 +113,11 @@ def _first(rule: Rule, loss: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
     return rule.output(outputs, labels, loss)
 
 
-def _below(rule: Rule, at: Passage) -> Tensor:
+def _below(rule: Rule, at: Passage, signal: Tensor) -> Tensor:
     """Return what the rule sends to the layer below."""
     if isinstance(rule, OneWaveRule):
-        return rule.next_signal(at.layer, at.delta, at.call.inverse())
-    return rule.propagate(at.layer, at.h_in, at.h_out, at.delta, at.call)
+        return rule.next_signal(at.layer, signal, at.call.inverse())
+    return rule.propagate(at.layer, at.h_in, at.h_out, signal, at.call)
 
 
 def _own(options: LayerOptions) -> LayerOptions:

@@ -96,7 +96,7 @@ def message_bytes(
     rows = rule.target_rows(shapes[-1][0])
     encoding = BITS.get(sent_as(config, rule, layer + 1, phase), narrow)
     up = HEADER_BYTES + Payload(encoding, shape).nbytes + examples * label_bytes(columns)
-    down = Payload(narrow, (examples if rows is None else rows, *shapes[layer]))
+    down = Payload(narrow, (examples if rows is None else rows, *rule.signal_shape(layer, shapes)))
     return up, HEADER_BYTES + down.nbytes
 
 

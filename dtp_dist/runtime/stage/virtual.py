@@ -71,6 +71,7 @@ class VirtualStage:
         self.now = layers[0]
         self._first, self._last = layers[0] == 1, layers[-1] == len(shapes) - 1
         self._below, self._above = shapes[layers[0] - 1], shapes[layers[-1]]
+        self._signal = rule.signal_shape(layers[0] - 1, shapes)
         self._costs, self._dtype, self._device = costs, dtype, device
         self._pace = Pace()
         self._phase = Phase.BOTH
@@ -115,14 +116,17 @@ class VirtualStage:
     def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
         """T: return zeros ``[B, *shape]`` for the stage below, None in the first stage."""
         self._act(Kind.TARGET)
-        return self.align(minibatch, delta)
+        return self._down(minibatch, self._signal)
 
     def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None:
-        """Return what is sent next to a displacement where diagnostics measure: as much again."""
+        """Return what is sent next to a signal where diagnostics measure."""
+        return self._down(minibatch, self._below)
+
+    def _down(self, minibatch: int, shape: Shape) -> Tensor | None:
         if self._first:
             return None
         rows = self._in_flight[minibatch] if self._rows is None else self._rows
-        return self._nothing((rows, *self._below))
+        return self._nothing((rows, *shape))
 
     def measured_of_split(self) -> dict[str, float]:
         """Nothing: there are no outputs."""
