@@ -41,6 +41,22 @@ class Sample(nn.Module):
         return (torch.rand(x.shape, device=x.device) < x).to(x.dtype)
 
 
+class MinibatchNorm(nn.Module):
+    """Normalize each unit or channel over the minibatch that comes in, in evaluation too."""
+
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean and the unbiased deviation of each unit or channel."""
+        over = [0, *range(2, x.dim())]
+        mean = x.mean(over, keepdim=True)
+        squares = (x - mean).square().sum(over, keepdim=True)
+        return mean, (squares / (x.numel() // x.shape[1] - 1)).sqrt()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean, deviation = self.moments(wide)
+        return ((wide - mean) / (deviation + 1e-12)).to(x.dtype)
+
+
 class Residual(nn.Module):
     """``activation(body(x) + shortcut(x))``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -114,6 +114,7 @@ def _batches(config: Config, splits: Splits) -> dict[str, Batches]:
     if splits.valid is not None:
         found["valid"] = Batches(splits.valid, shape, data.eval_batch_size, shuffle=False)
     _check_several_examples(config, found["train"])
+    _check_several_in_evaluation(config, [found[name] for name in ("valid", "test") if name in found])
     _check_validation(config, found)
     return found
 
@@ -177,8 +178,7 @@ def label_columns(config: Config) -> int | None:
 
 def _check_several_examples(config: Config, train: Batches) -> None:
     """Check that no minibatch holds a single example where a layer takes statistics over the minibatch."""
-    remainder = len(train.examples) - (train.count - 1) * train.batch_size
-    if remainder != 1 and train.batch_size != 1:
+    if not _leaves_one(train, train.batch_size):
         return
     layers, shapes = config.model.options, shapes_of(config)
     inverted = config.build_rule().inverted()
@@ -194,3 +194,23 @@ def _check_several_examples(config: Config, train: Batches) -> None:
         raise ConfigError(f"data.batch_size: 1 makes minibatches of {text}; write at least 2")
     text = f"leaves an epoch's last minibatch with {text}; write data.drop_last=true"
     raise ConfigError(f"data.batch_size: {train.batch_size} {text}")
+
+
+def _check_several_in_evaluation(config: Config, splits: Sequence[Batches]) -> None:
+    """Check the same of evaluation, where a layer takes statistics over the minibatch there too."""
+    size, shapes = config.data.eval_batch_size, shapes_of(config)
+    if not any(_leaves_one(each, size) for each in splits):
+        return
+    for index, layer in enumerate(config.model.options, 1):
+        if layer.mixes_examples and layer.needs_several_examples(shapes[index - 1], inverse=False):
+            most = max(len(each.examples) for each in splits)
+            others = (n for n in range(2, most + 1) if not any(_leaves_one(each, n) for each in splits))
+            better = min(others, key=lambda n: abs(n - size), default=None)
+            how = f"write {better}" if better else "evaluate more examples"
+            text = f"leaves a minibatch with one example, over which layer {index} can't normalize"
+            raise ConfigError(f"data.eval_batch_size: {size} {text}; {how}")
+
+
+def _leaves_one(batches: Batches, size: int) -> bool:
+    """Return whether minibatches of that size, of the same examples, have one with a single example."""
+    return size == 1 or (len(batches.examples) % size == 1 and not batches.drop_last)

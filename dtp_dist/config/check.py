@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from dtp_dist.algorithm.build import layer_maps, layer_shapes, weights_generator
 from dtp_dist.algorithm.feedback import Feedback
-from dtp_dist.algorithm.layers.base import LayerOptions, Shape
+from dtp_dist.algorithm.layers.base import LayerOptions, Shape, all_layers
 from dtp_dist.algorithm.layers.initial import ZEROS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
@@ -115,6 +115,7 @@ def _check_network(config: Config) -> None:
     _check_inverses(config, shapes, rule)
     if not rule.flow().target_reads_forward:
         _check_one_wave(config, shapes, rule.inverses())
+    _check_minibatch_norms(config, rule)
     _check_optimizers(config, shapes, rule)
 
 
@@ -147,6 +148,21 @@ def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) ->
     if config.monitor.alignment_every:
         text = f"{config.monitor.alignment_every} is not allowed with {name}, which sends no displacements"
         raise ConfigError(f"monitor.alignment_every: {text}; write 0")
+
+
+def _check_minibatch_norms(config: Config, rule: Rule) -> None:
+    """Check that norms over the minibatch are where the rule must have them, and not where it can't."""
+    layers = config.model.options
+    for index, options in enumerate(layers[:-1], 1):
+        if rule.normalizes_targets and not options.normalizes_minibatch:
+            text = f"true needs outputs that are normalized over the minibatch, and layer {index}'s are not"
+            raise ConfigError(f"rule.normalize_targets: {text}; write norm: minibatch, after the activation")
+    for index in rule.inverses() if rule.joins_minibatches else ():
+        if any(each.inverse.norm != "none" for each in all_layers([layers[index - 1]])):
+            text = (
+                f"is not allowed with rule.name={config.rule.name}: its loss takes three minibatches as one"
+            )
+            raise ConfigError(f"model.layers.{index}.inverse.norm: {text}; write none")
 
 
 def _check_initial(options: LayerOptions, shape: Shape, place: str, *, inside: bool) -> None:

@@ -58,7 +58,7 @@ class Batches:
         _check_input(examples.shape, input_shape)
         self.examples = examples
         self.input_shape = tuple(input_shape)
-        self.batch_size = batch_size
+        self.batch_size, self.drop_last = batch_size, drop_last
         self.seed = seed
         self.shuffle = shuffle
         self.augmentation = augmentation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -89,18 +90,29 @@ def parts_of(sources: Sequence[str | Path], expected: Expected) -> Iterator[Part
         yield _pictures(images, expected)
 
 
-def batches(part: Part, unit: float | None, shape: Sequence[int]) -> Iterator[Tensor]:
+def batches(
+    part: Part, unit: float | None, shape: Sequence[int], together: int | None = None
+) -> Iterator[Tensor]:
     """Yield the examples as the network takes them but for their mean and deviation: float32 [B, *shape].
 
+    Args:
+        together: how many an evaluation takes at once, where what an example gives depends on the others; a
+            last one by itself goes with those before it.
+
     Raises:
-        DataError: one can't be read; names its file.
+        DataError: one can't be read, or is by itself where it may not be; names its file.
     """
     count = len(part.rows)
+    if together is not None and count == 1:
+        text = "is one example, but this network (norm: minibatch) normalizes over those that it gets at once"
+        raise DataError(f"{part.files[0] or 'examples'}: {text}; name several")
     examples = Examples(part.rows, torch.zeros(count, dtype=torch.int64), unit)
-    some = max(1, BATCH_BYTES // (4 * prod(shape)))
-    for start in range(0, count, some):
-        stored = part.rows.select(torch.arange(start, min(start + some, count)))
-        yield examples.seen(stored).view(-1, *shape)
+    some = together or max(1, BATCH_BYTES // (4 * prod(shape)))
+    starts = list(range(0, count, some))
+    if together is not None and starts and count - starts[-1] == 1:
+        starts.pop()
+    for start, end in pairwise([*starts, count]):
+        yield examples.seen(part.rows.select(torch.arange(start, end))).view(-1, *shape)
 
 
 def _pictures(images: list[tuple[str, Path]], expected: Expected) -> Part:

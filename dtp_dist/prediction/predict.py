@@ -84,7 +84,8 @@ def predict(
 
     Raises:
         ConfigError: the folder holds no run, or it names code.
-        DataError: an example can't be read or is not as the run's are; names its file.
+        DataError: an example can't be read or is not as the run's are, or is by itself where the network
+            normalizes over the minibatch (``norm: minibatch``); names its file.
         StorageError: there is no whole checkpoint.
     """
     run_dir = Path(run_dir)
@@ -148,8 +149,9 @@ def _handed(examples: Any, shape: tuple[int, ...]) -> Part:
 def _of_part(
     part: Part, unit: float | None, network: nn.Module, config: Config, names: _Names
 ) -> Iterator[Prediction]:
-    place = 0
-    for x in batches(part, unit, config.model.shape):
+    place, mixing = 0, any(layer.mixes_examples for layer in config.model.options)
+    together = config.data.eval_batch_size if mixing else None
+    for x in batches(part, unit, config.model.shape, together):
         for row in _shown(network, x, config).tolist():
             file, index = part.place(place)
             values = dict(zip(names.outputs, row, strict=True))

@@ -83,6 +83,10 @@ def _usage(config: Config) -> list[str]:
     if config.train.dtype != "float32":
         lines.append(f"# the run did its arithmetic in {config.train.dtype}; so does the network under")
         lines.append(f'# torch.autocast("cpu", torch.{config.train.dtype})')
+    if any(each.mixes_examples for each in config.model.options):
+        size = config.data.eval_batch_size
+        lines.append("# it normalizes over the examples of a call, so what one gives depends on the others;")
+        lines.append(f"# the run evaluated {size} at a time (data.eval_batch_size)")
     layers = all_layers(config.model.options)
     if any(getattr(each, "input_transmission", None) == SAMPLE for each in layers):
         passes = config.train.evaluate_passes

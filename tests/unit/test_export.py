@@ -63,6 +63,15 @@ RUNS: dict[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
     "no bias": ([*dense("tanh", bias=False), LAST], ()),
     **{f"images, {pool} pooling": (layers, STANDARDIZE) for pool, layers in IMAGES.items()},
     "batch normalisation": ([*BATCH_NORM, LAST], ()),
+    "normalisation by the minibatch alone": (
+        [
+            {**CONV, "channels": 4, "norm": "minibatch"},
+            {"kind": "flatten"},
+            *dense("tanh", norm="minibatch"),
+            LAST,
+        ],
+        (),
+    ),
     "batch normalisation of images": (
         [{**CONV, "channels": 4, "norm": "batch", "pool": "max"}, {"kind": "flatten"}, LAST],
         (),

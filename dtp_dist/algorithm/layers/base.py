@@ -22,6 +22,8 @@ from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, Who
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
+MINIBATCH = "minibatch"
+"""Name of the normalisation over the minibatch by its own statistics, in evaluation too."""
 DERIVATIVE = "derivative"
 """Name of what multiplies an inverse's input by the forward activation's derivative, as F found it."""
 
@@ -39,6 +41,11 @@ class InverseOptions(Options):
         "output",
         doc="what the inverse's activation is applied to: its output, or its input, so that its Jacobian can "
         "be the transpose of the forward map's",
+    )
+    norm: Annotated[str, OneOf("none", MINIBATCH)] = option(
+        "none",
+        doc="normalisation of the inverse's output over the minibatch, after its activation (dense, conv, "
+        "local), as the norm of the same name is of a layer",
     )
     input_transmission: Annotated[str, OneOf(REAL, SIGN)] = option(
         REAL, doc="what the inverse sees of its input (dense layers)"
@@ -74,6 +81,11 @@ class InverseOptions(Options):
         if self.activation_of == "output":
             return self.activation, "linear"
         return "linear", self.activation
+
+    @property
+    def affine(self) -> bool:
+        """Whether the inverse is affine in features of its input (``Map.affine``)."""
+        return self.activations[0] == "linear" and self.norm == "none"
 
     def check_names(self) -> None:
         """Check the activation and the initial weights, which user modules choose for themselves.
@@ -147,6 +159,16 @@ class LayerOptions(Options):
     def needs_several_examples(self, input_shape: Shape, *, inverse: bool) -> bool:
         """Return whether f_l, or g_l with ``inverse``, takes statistics that one example does not have."""
         del input_shape, inverse
+        return False
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether what f_l gives for an example depends on the others of its minibatch in evaluation too."""
+        return any(each.mixes_examples for _, each in self.inside)
+
+    @property
+    def normalizes_minibatch(self) -> bool:
+        """Whether each unit of f_l's output has mean 0 and deviation 1 over the minibatch, as it was made."""
         return False
 
     def has_inverse(self, input_shape: Shape) -> bool:

@@ -41,7 +41,7 @@ class KernelOptions(NormalizedOptions):
 
     @property
     def affine_inverse(self) -> bool:
-        return self.inverse.activations[0] == "linear"
+        return self.inverse.affine
 
     def image(self, input_shape: Shape) -> Shape:
         """Return the (H, W) of the kernel's places.
@@ -152,7 +152,8 @@ class ConvOptions(KernelOptions):
         )
         self._fill(with_memory(conv), below, own.init or self.init, generator, own.scale)
         after, before = own.activations
-        return TransposedConvMap(conv, self.pooling, after, self.image(input_shape), before)
+        inverse = TransposedConvMap(conv, self.pooling, after, self.image(input_shape), before)
+        return self.normalized_inverse(inverse)
 
     def parameters(self, input_shape: Shape) -> int:
         own = self.channels * input_shape[0] * self.kernel**2 + self.channels * self.bias

@@ -89,7 +89,8 @@ class DenseOptions(NormalizedOptions):
         bias = self.bias if own.bias is None else own.bias
         module = _linear(input_shape[0], self.units, own.init or self.init, bias, generator, own.scale)
         after, before = own.activations
-        return DenseMap(module, after, before, transmission=own.input_transmission)
+        inverse = DenseMap(module, after, before, transmission=own.input_transmission)
+        return self.normalized_inverse(inverse)
 
     def products(self, input_shape: Shape) -> list[Product]:
         fan_in, init = input_shape[0], self.inverse.init or self.init
@@ -97,7 +98,7 @@ class DenseOptions(NormalizedOptions):
 
     @property
     def affine_inverse(self) -> bool:
-        return self.inverse.activations[0] == "linear"
+        return self.inverse.affine
 
     def maps(
         self, input_shape: Shape, generator: torch.Generator, *, inverse: bool

@@ -45,7 +45,7 @@ class LocalOptions(KernelOptions):
         local = TransposedLocal(forward, bias=self.bias if own.bias is None else own.bias)
         self._fill(local, own.init or self.init, generator, own.scale)
         after, before = own.activations
-        return TransposedLocalMap(local, after, before)
+        return self.normalized_inverse(TransposedLocalMap(local, after, before))
 
     def _fill(
         self, module: Module, init: str, generator: torch.Generator, scale: float | None = None

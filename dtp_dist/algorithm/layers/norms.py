@@ -8,10 +8,11 @@ from typing import Annotated
 
 import torch
 
-from dtp_dist.algorithm.layers.base import DERIVATIVE, LayerOptions, Shape
+from dtp_dist.algorithm.layers.base import DERIVATIVE, MINIBATCH, LayerOptions, Shape
 from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.layer_norm import LayerNormMap, RescalingMap
+from dtp_dist.algorithm.maps.minibatch_norm import MinibatchNorm
 from dtp_dist.algorithm.maps.normalized import BatchNorm, LayerNorm, Norm, NormalizedMap
 from dtp_dist.algorithm.options import OneOf, Positive, RangeError, option
 
@@ -22,10 +23,11 @@ AFTER, BEFORE = "after_activation", "before_activation"
 class NormalizedOptions(LayerOptions):
     """A layer that may be normalised over the minibatch or over each example."""
 
-    norm: Annotated[str, OneOf("none", "batch", "layer")] = option(
+    norm: Annotated[str, OneOf("none", "batch", MINIBATCH, "layer")] = option(
         "none",
-        doc="normalisation over the minibatch (batch) or over each example (layer); the statistics and the "
-        "derivative are always taken at today's weights",
+        doc="normalisation over the minibatch, in evaluation by running statistics (batch) or by the "
+        "minibatch's own as in training (minibatch, docs/layers.md), or over each example (layer); the "
+        "statistics and the derivative are always taken at today's weights",
     )
     norm_place: Annotated[str, OneOf(AFTER, BEFORE)] = option(
         AFTER, doc="where it is normalised: after the activation, or before it (and after pooling)"
@@ -35,9 +37,18 @@ class NormalizedOptions(LayerOptions):
     )
 
     def needs_several_examples(self, input_shape: Shape, *, inverse: bool) -> bool:
-        del inverse
         places = math.prod(self.output_shape(input_shape)[1:])
-        return self.norm == "batch" and places == 1
+        if self.norm in ("batch", MINIBATCH) and places == 1:
+            return True
+        return inverse and self.inverse.norm == MINIBATCH and math.prod(input_shape[1:]) == 1
+
+    @property
+    def mixes_examples(self) -> bool:
+        return self.norm == MINIBATCH
+
+    @property
+    def normalizes_minibatch(self) -> bool:
+        return self.norm == MINIBATCH and self.norm_place == AFTER
 
     def kept(self, input_shape: Shape) -> int:
         return math.prod(self.output_shape(input_shape)) if self.inverse.activation == DERIVATIVE else 0
@@ -55,11 +66,14 @@ class NormalizedOptions(LayerOptions):
             raise RangeError("inverse.activation", f"{text}; write norm_place: {BEFORE}")
 
     def check_norm(self, output_shape: Shape) -> None:
-        """Check that there is something to normalise over.
+        """Check that there is something to normalise over, and a place for what is to be learned.
 
         Raises:
-            RangeError: an example has a single number.
+            RangeError: an example has a single number, or a minibatch's norm is to learn.
         """
+        if self.norm == MINIBATCH and self.norm_affine:
+            text = f"true is not allowed with norm: {MINIBATCH}, which learns nothing"
+            raise RangeError("norm_affine", f"{text}; write false, or norm: batch")
         if self.norm == "layer":
             check_several_numbers("norm", output_shape)
 
@@ -74,7 +88,15 @@ class NormalizedOptions(LayerOptions):
         after = activation if self.norm_place == BEFORE else "linear"
         return NormalizedMap(inner, self._norm(output_shape), after)
 
+    def normalized_inverse(self, inner: Map) -> Map:
+        """Return the inverse, normalised if it is to be, given that which ends in its activation."""
+        if self.inverse.norm == "none":
+            return inner
+        return NormalizedMap(inner, MinibatchNorm(), module=inner.module)
+
     def _norm(self, output_shape: Shape) -> Norm:
+        if self.norm == MINIBATCH:
+            return MinibatchNorm()
         if self.norm == "layer":
             return LayerNorm(output_shape, affine=self.norm_affine)
         return BatchNorm(output_shape[0], images=len(output_shape) > 1, affine=self.norm_affine)

@@ -1,8 +1,8 @@
 """Normalisation after a map, over a minibatch (batch) or over an example (layer), then an activation.
 
 Batch statistics are those of the minibatch in training, running ones in evaluation (torch's ``BatchNorm1d``
-and ``BatchNorm2d``). The running ones are buffers; they change in F in training alone. Without learned scale
-and after the activation it is that of Shibuya et al. 2023 (arXiv 2212.10352).
+and ``BatchNorm2d``). The running ones are buffers; they change in F in training alone. A norm that keeps none
+is in ``minibatch_norm.py``.
 
 Shapes: a, y and cotangents ``[B, C]`` or ``[B, C, H, W]``.
 """
@@ -149,13 +149,15 @@ class NormalizedMap(Map):
     """A map with a normalisation after it, and an activation after that.
 
     The output does not hold the statistics, so ``linearize`` takes today's, at today's weights, whatever is
-    stored. The context is the inner map's.
+    stored. The context is the inner map's. ``module`` holds the state of all, by default torch's own modules.
     """
 
-    def __init__(self, inner: Map, norm: Norm, activation: str = "linear") -> None:
+    def __init__(
+        self, inner: Map, norm: Norm, activation: str = "linear", *, module: nn.Module | None = None
+    ) -> None:
         self.inner, self._norm, self.norm = inner, norm, norm.module
-        self.activation = ACTIVATIONS[activation]
-        super().__init__(nn.Sequential(*self.torch_modules()))
+        self.activation, self.transmission = ACTIVATIONS[activation], inner.transmission
+        super().__init__(nn.Sequential(*self.torch_modules()) if module is None else module)
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:
         return self.with_context(x, call)[0]

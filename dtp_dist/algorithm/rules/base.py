@@ -113,6 +113,12 @@ class Rule(ABC):
     feedback: ClassVar[Feedback] = Feedback.INVERSE
     loss: Loss = CROSS_ENTROPY
 
+    normalizes_targets = False
+    """Whether a target is normalised over the minibatch: h_1 .. h_{L-1} must be, too."""
+
+    joins_minibatches = False
+    """Whether its inverse loss takes several minibatches as one, which no norm over the minibatch may see."""
+
     @abstractmethod
     def inverses(self) -> range:
         """Return the layers that must have an inverse (1-based), or what ``feedback`` says in its place."""

@@ -37,6 +37,7 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
     """Difference targets in every layer, the output's included, through inverses that learn transposes."""
 
     factor = 0.5
+    joins_minibatches = True
 
     def __init__(self, options: LDRLOptions, layers: int) -> None:
         super().__init__(options, layers)
