@@ -214,8 +214,11 @@ class Rule(ABC):
 
 def difference_target(layer: Layer, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:
     """Return ``g_l(h_l + delta_l) - g_l(h_l)``, the displacement below a layer (Lee et al. 2015, eq. 15)."""
-    wide = widened(h_out)
-    return layer.g(wide + widened(delta), call).sub_(layer.g(wide, call)).to(delta.dtype)
+    at, ahead = widened(h_out), widened(h_out) + widened(delta)
+    affine = layer.g.affine()
+    if affine is not None:  # the difference before the product: one product, and no cancellation in it
+        return affine.product(affine.features(ahead, call).sub_(affine.features(at, call))).to(delta.dtype)
+    return layer.g(ahead, call).sub_(layer.g(at, call)).to(delta.dtype)
 
 
 def toward_target(pullback: Pullback, h_out: Tensor, delta: Tensor, anchor: str, factor: float) -> LocalStep:
