@@ -73,9 +73,11 @@ def build_layer(
         count=count,
         forward=OptimizedMap(forward, forward_options),
         inverse=None if inverse is None else OptimizedMap(inverse, inverse_options),
-        iterations=options.inverse.iterations,
+        iterations=options.inverse.most,
         sigma=scheduled(options.inverse.sigma),
         delay=delay,
+        samples=options.inverse.samples,
+        enough=options.inverse.enough,
     )
 
 

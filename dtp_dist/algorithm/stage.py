@@ -9,6 +9,7 @@ float32 ``[B, K]``, K the number of outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.delay import DelayOptions
+from dtp_dist.algorithm.inverses import InverseLearner
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.losses.output import OutputMeasure
@@ -70,12 +72,7 @@ class Stage:
         self._output = OutputMeasure(loss)
         self._flights: dict[int, _Flight] = {}
         self._flow = rule.flow()
-        learned = rule.learned_inverses()
-        self._learning = [
-            layer
-            for layer in layers
-            if layer.index in learned and layer.inverse and layer.inverse.map.parameters()
-        ]
+        self._inverses = InverseLearner(self.layers, rule)
         delay = self.layers[0].delay
         self._lookahead = remedies.lookahead if delay else 0.0
         self._rate = remedies.rate(delay)
@@ -83,9 +80,6 @@ class Stage:
             [layer.forward for layer in layers],
             memory=remedies.memory(delay),
             keeps_steps=self._lookahead > 0,
-        )
-        self._inverse_learners = OptimizerGroup(
-            [layer.inverse for layer in self._learning if layer.inverse is not None]
         )
 
     @property
@@ -139,29 +133,24 @@ class Stage:
         return h
 
     def inverse(self, minibatch: int) -> None:
-        """I: K updates of every inverse in the stage that learns."""
+        """I: K updates of every inverse in the stage that learns, fewer of one that is near enough before."""
         flight = self._flights[minibatch]
-        losses: dict[int, Tensor] = {}
-        for iteration in range(max((layer.iterations for layer in self._learning), default=0)):
-            for layer in self._learning:
-                if iteration < layer.iterations:
-                    losses[layer.index] = self._inverse_gradients(minibatch, layer, flight, iteration)
-            self._inverse_learners.step(self._epoch, minibatch)
-        for index, loss in self._checked(minibatch, "inverse loss", losses).items():
+
+        def call(layer: Layer) -> Call:
+            context = flight.contexts[layer.index - self.layers[0].index]
+            return self._call(layer, minibatch, Mode.LOCAL, context)
+
+        found = self._inverses.learn(flight.activations, call, self._epoch, minibatch)
+        for index, loss in self._checked(minibatch, "inverse loss", found.losses).items():
             self.meter.add(f"layer/{index}/inverse_loss", loss)
+        for index, cosine in _floats(found.cosines).items():
+            angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+            self.meter.add(f"layer/{index}/inverse_angle", angle)
+        for layer in self.layers:
+            if layer.enough is not None and layer.index in found.iterations:
+                self.meter.add(f"layer/{layer.index}/inverse_iterations", found.iterations[layer.index])
         if self._phase is Phase.INVERSE:
             del self._flights[minibatch]
-
-    def _inverse_gradients(self, minibatch: int, layer: Layer, flight: _Flight, iteration: int) -> Tensor:
-        """Set the gradients of one inverse for one iteration and return its loss."""
-        assert layer.inverse is not None
-        position = layer.index - self.layers[0].index
-        h_in, h_out = flight.activations[position : position + 2]
-        sigma = layer.sigma(self._epoch, minibatch)
-        call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position]).inverse(iteration)
-        loss, gradients = self.rule.inverse_step(layer, h_in, h_out, sigma, call)
-        layer.inverse.set_gradients(gradients)
-        return loss
 
     def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
         """T: take the signal of the stage's last layer (None in the last stage, which makes its own).
@@ -234,7 +223,7 @@ class Stage:
                 step = self.rule.inverse_update(layer, seen, call.inverse())
                 inverse_losses[layer.index] = _prepared(layer.inverse, step)
         self._forward_learners.step(self._epoch, minibatch, self._rate)
-        self._inverse_learners.step(self._epoch, minibatch)
+        self._inverses.step(self._epoch, minibatch)
         for index, loss in self._checked(minibatch, "forward loss", losses).items():
             self.meter.add(f"layer/{index}/forward_loss", loss)
         for index, loss in self._checked(minibatch, "inverse loss", inverse_losses).items():
@@ -253,7 +242,7 @@ class Stage:
 
     def _learns_in_update(self, layer: Layer) -> bool:
         own = self._flow.inverse_in == "U" and self._phase is not Phase.FORWARD
-        return own and layer in self._learning
+        return own and self._inverses.teaches(layer)
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = layer.index

@@ -117,6 +117,7 @@ def _check_network(config: Config) -> None:
         _check_one_wave(config, shapes, rule.inverses())
     _check_minibatch_norms(config, rule)
     _check_optimizers(config, shapes, rule)
+    _check_learning(config, shapes, rule)
 
 
 def _check_inverses(config: Config, shapes: list[Shape], rule: Rule) -> None:
@@ -207,6 +208,25 @@ def _check_optimizers(config: Config, shapes: list[Shape], rule: Rule) -> None:
         for side, map_, optimizer in zip(("forward", "inverse"), maps, pair, strict=True):
             if map_ is not None and isinstance(optimizer, ImportedOptions) and not optimizer.takes_any_shape:
                 _check_shapes(f"optimizer.{side}", index, map_, optimizer)
+
+
+def _check_learning(config: Config, shapes: list[Shape], rule: Rule) -> None:
+    """Check that the rule can teach the inverses as they are."""
+    for index in rule.learned_inverses():
+        options = config.model.options[index - 1]
+        if options.inverse.iterations == "auto" and not rule.measures_inverses:
+            text = (
+                f"auto needs a rule that measures its inverses; rule.name={config.rule.name} does not measure"
+            )
+            raise ConfigError(f"model.layers.{index}.inverse.iterations: {text} them; write a number")
+        if rule.asks_of_inverses:
+            generator = weights_generator(config.seed, index)
+            f, g = layer_maps(options, index, shapes, rule, generator)
+            try:
+                if g is not None:
+                    rule.check_inverse(index, f, g, options.optimizer.over(config.optimizer.pair)[1])
+            except RangeError as error:
+                raise range_error("rule", error) from None
 
 
 def _check_shapes(key: str, index: int, map_: Map, optimizer: ImportedOptions) -> None:

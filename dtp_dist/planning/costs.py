@@ -149,15 +149,23 @@ def action_work(
         direct = (
             _direct_work(shapes, index, rule, batch_size) if options.parameters(shapes[index - 1]) else 0.0
         )
-        target = 2 * g if index in inverted else f if index > 1 and not broadcast else 0.0
+        target = (
+            (1 if options.affine_inverse else 2) * g
+            if index in inverted
+            else f
+            if index > 1 and not broadcast
+            else 0.0
+        )
         if rows is not None:
             g = _map_work(options, shapes[index - 1], rows)[1]
             target = g if index in inverted else 0.0
-        inverse = rule.inverse_work(f, g, affine=options.affine_inverse) + step if index in learned else 0.0
+        update = rule.inverse_work(f, g, affine=options.affine_inverse)
+        own = options.inverse
         if flow.inverse_in == "U":
-            works = (f, 0.0, target, f + step + direct + inverse)
+            works = (f, 0.0, target, f + step + direct + (update + step if index in learned else 0.0))
         else:
-            works = (f, options.inverse.iterations * inverse, target, f + step + direct)
+            inverse = own.planned * (update + step / own.samples) if index in learned else 0.0
+            works = (f, inverse, target, f + step + direct)
         for kind, work in zip(Kind, works, strict=True):
             found[kind].append(work)
     return found

@@ -93,9 +93,13 @@ def _few_iterations(config: Config) -> tuple[Config, list[float]]:
     """Return the configuration with at most ``FEW`` inverse iterations, and what each layer's stand for."""
     layers, factors = [], []
     for options in config.model.options:
-        few = min(options.inverse.iterations, FEW)
-        layers.append(replace(options, inverse=replace(options.inverse, iterations=few)))
-        factors.append(options.inverse.iterations / few if few else 1.0)
+        iterations = options.inverse.iterations
+        if iterations == "auto" or iterations <= FEW:
+            layers.append(options)
+            factors.append(1.0)
+        else:
+            layers.append(replace(options, inverse=replace(options.inverse, iterations=FEW)))
+            factors.append(iterations / FEW)
     return replace(config, model=replace(config.model, layers=layers)), factors
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge, Lt
 from torch import nn
 
 from dtp_dist.algorithm.layers.initial import INITS, ZEROS
@@ -18,12 +20,13 @@ from dtp_dist.algorithm.maps.sloped import sloped
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap
 from dtp_dist.algorithm.optimizers.kinds import AnyOptimizer, OptimizerOptions
 from dtp_dist.algorithm.optimizers.schedules import Number, ScheduledValue
-from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, Whole, option
+from dtp_dist.algorithm.options import Count, OneOf, Options, Positive, RangeError, Whole, option
 from dtp_dist.algorithm.transmission import REAL, SIGN
 
 Shape = tuple[int, ...]
 MINIBATCH = "minibatch"
 """Name of the normalisation over the minibatch by its own statistics, in evaluation too."""
+Angle = Annotated[float, Ge(0), Lt(90)]
 DERIVATIVE = "derivative"
 """Name of what multiplies an inverse's input by the forward activation's derivative, as F found it."""
 
@@ -66,12 +69,44 @@ class InverseOptions(Options):
         doc="whether a module that brings no inverse (user modules) gets a small one, linear but for the "
         "activation; inverse: auto means {auto: true}",
     )
-    iterations: Whole = option(1, doc="K, inverse updates per minibatch")
+    iterations: Whole | Literal["auto"] = option(
+        1,
+        doc="K, inverse updates per minibatch; auto (rules that measure their inverses: ldrl): until "
+        "inverse.angle is reached",
+    )
+    most_iterations: Count = option(20, doc="with iterations: auto, the most updates per minibatch")
+    angle: Angle = option(
+        10.0,
+        doc="with iterations: auto, degrees between the Jacobian of the inverse and the transpose of the "
+        "forward map's, as an update's own noise shows them, that are near enough",
+    )
+    samples: Positive = option(
+        1.0,
+        doc="noise samples per example in an inverse update: below 1 that share of the minibatch's examples, "
+        "others in each iteration; above 1 a whole number of them in one product",
+    )
     sigma: Number = option(0.36, doc="deviation of the noise in the inverse loss: a number or a schedule")
 
     def __post_init__(self) -> None:
         if self.init != "uniform" and self.scale is not None:
             raise RangeError("scale", "is the bound of init: uniform; write inverse.init: uniform as well")
+        if self.samples > 1.0 and not self.samples.is_integer():
+            raise RangeError("samples", f"{self.samples:g} is not allowed; above 1 it must be a whole number")
+
+    @property
+    def most(self) -> int:
+        """The most inverse updates per minibatch."""
+        return self.most_iterations if self.iterations == "auto" else self.iterations
+
+    @property
+    def planned(self) -> float:
+        """Inverse updates per minibatch as updates of a sample for each example; auto counts as one."""
+        return self.samples * (1 if self.iterations == "auto" else self.iterations)
+
+    @property
+    def enough(self) -> float | None:
+        """The cosine at which no further update is needed, None where their number is fixed."""
+        return math.cos(math.radians(self.angle)) if self.iterations == "auto" else None
 
     @property
     def activations(self) -> tuple[str, str]:
@@ -289,7 +324,8 @@ def _numel(shape: Shape) -> int:
 class Layer:
     """Layer ``index`` (1-based) of ``count``: its maps, their learners and how its inverse learns.
 
-    ``delay`` is the steady delay of its stage: updates between a minibatch's F and its U.
+    ``delay`` is the steady delay of its stage: updates between a minibatch's F and its U; ``iterations`` the
+    most inverse updates per minibatch, fewer where the cosine between Jacobians comes to ``enough``.
     """
 
     index: int
@@ -299,6 +335,8 @@ class Layer:
     iterations: int
     sigma: ScheduledValue
     delay: int = 0
+    samples: float = 1.0
+    enough: float | None = None
 
     @property
     def is_output(self) -> bool:

@@ -17,7 +17,7 @@ from dtp_dist.algorithm.maps.activations import ACTIVATIONS
 from dtp_dist.algorithm.maps.base import Map
 from dtp_dist.algorithm.maps.dense import DenseMap
 from dtp_dist.algorithm.options import Count, NonNegative, OneOf, RangeError, option
-from dtp_dist.algorithm.transmission import REAL, TRANSMISSIONS
+from dtp_dist.algorithm.transmission import REAL, SAMPLE, TRANSMISSIONS
 
 
 def _linear(
@@ -64,6 +64,9 @@ class DenseOptions(NormalizedOptions):
 
     def __post_init__(self) -> None:
         self.check_inverse(self.activation)
+        if self.inverse.samples != 1.0 and (self.noise or self.input_transmission == SAMPLE):
+            text = "must be 1 in a layer that draws noise or samples of its own, which are those of F"
+            raise RangeError("inverse.samples", text)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:

@@ -35,6 +35,14 @@ class Activation:
         """Return which of the two ``pull`` needs."""
         return y if self.of_output else z
 
+    def slopes(self, z: Tensor) -> Tensor:
+        """Return the derivative at z, of its shape."""
+        return self.pull(torch.ones_like(z), self.kept(z, self.apply(z)))
+
+    def slopes_of_output(self, y: Tensor) -> Tensor:
+        """Return the derivative where the output is y; that of ``of_output`` alone has one."""
+        return self.pull(torch.ones_like(y), y)
+
     def modules(self) -> list[nn.Module]:
         """Return the torch module in a list, which is empty for the identity."""
         return [] if self.module is None else [self.module()]

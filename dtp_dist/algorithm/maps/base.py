@@ -9,17 +9,22 @@ Shapes: x is ``[B, *input_shape]``, y and every cotangent ``[B, *output_shape]``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.transmission import REAL
+
+
+def repeat_examples(x: Tensor, times: int) -> Tensor:
+    """Return ``[times * B, ...]``, the examples of x that many times one after the other."""
+    return x.repeat(times, *[1] * (x.dim() - 1))
 
 
 class Mode(Enum):
@@ -58,6 +63,13 @@ def joined(contexts: Sequence[Context]) -> Context:
     return torch.cat(list(contexts))
 
 
+def _of_examples(context: Context, examples: slice) -> Context:
+    """Return what an inverse reads of a context for some of the examples."""
+    if isinstance(context, Kept):
+        return Kept({place: _of_examples(each, examples) for place, each in context.contexts.items()})
+    return None if context is None else context[examples]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The circumstances of one evaluation: where its random numbers come from, its mode, context and time.
@@ -88,6 +100,10 @@ class Call:
     def in_context(self, *contexts: Context) -> Call:
         """Return the call in another context, or for several minibatches taken as one, each in its own."""
         return replace(self, context=joined(contexts) if len(contexts) > 1 else contexts[0])
+
+    def of_examples(self, examples: slice) -> Call:
+        """Return the call for some of the minibatch's examples."""
+        return replace(self, context=_of_examples(self.context, examples))
 
     def within(self, place: str) -> Call:
         """Return the call for the map at ``place`` in the map that is called, with a context of its own."""
@@ -172,6 +188,14 @@ class Map(ABC):
         """Return the weights of its matrix products, as ``LayerOptions.products`` has them."""
         return []
 
+    def columns(self) -> Columns | None:
+        """Return the map's parts if it is an affine inverse whose weight is made of columns, None if not."""
+        return None
+
+    def product_part(self) -> ProductPart | None:
+        """Return the weight of a forward map that is one product and an activation, None of any other."""
+        return None
+
     @abstractmethod
     def torch_modules(self) -> list[nn.Module]:
         """Return plain torch modules that, in sequence, are this map."""
@@ -190,6 +214,34 @@ class Affine(Protocol):
 
     def product_gradients(self, features: Tensor, cotangent: Tensor) -> list[Tensor]:
         """Return the gradients of ``<cotangent, W features>``, one per parameter: the bias's is zero."""
+
+
+class Columns(Affine, Protocol):
+    """An affine map whose weight has a *column* for each unit of its input, by which it moves the output.
+
+    Units that share a kernel share a column: those of a channel. Each meets every number of it, but for the
+    edge of an image. So with ``E`` the sum of phi'^2 over a column's units the Jacobian's squared length is
+    ``sum E W^2``.
+    """
+
+    def slopes(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi'(x)``, of x's shape."""
+
+    def of_columns(self, units: Tensor) -> Tensor:
+        """Return the sum over each column's units, averaged over the minibatch, to broadcast with W.
+
+        ``units`` is ``[B, *input_shape]``.
+        """
+
+
+class ProductPart(NamedTuple):
+    """What a forward map ``a(S (W x + b))`` is made of, S a pooling or nothing.
+
+    ``weight`` is W in the layout of its inverse's, not copied; ``slopes`` gives ``a'`` at an output.
+    """
+
+    weight: Tensor
+    slopes: Callable[[Tensor], Tensor]
 
 
 class AutogradPullback(Pullback):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
-from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+from dtp_dist.algorithm.maps.base import Call, Map, ProductPart, Pullback
 from dtp_dist.algorithm.maps.pooling import Pooling
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -104,6 +104,11 @@ class ConvMap(Map):
         pooling = self.pooling.module()
         return [self.conv, *([] if pooling is None else [pooling]), *self.activation.modules()]
 
+    def product_part(self) -> ProductPart | None:
+        if not self.activation.of_output:
+            return None
+        return ProductPart(self.conv.weight.detach(), self.activation.slopes_of_output)
+
 
 class TransposedPullback(Pullback):
     """``x = a(w *^T u + b)``, ``u = pool^T(phi(y))``: ``c' = c * a'(x)``, ``dy = phi'(y) select(dL/du)``."""
@@ -156,6 +161,18 @@ class TransposedConvMap(Map):
 
     def affine(self) -> TransposedConvMap | None:
         return self if self.activation is ACTIVATIONS["linear"] else None
+
+    def columns(self) -> TransposedConvMap | None:
+        return self.affine() if self.pooling.places_one else None
+
+    def slopes(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi'(y)``."""
+        del call
+        return self.before.slopes(x)
+
+    def of_columns(self, units: Tensor) -> Tensor:
+        """Return ``[C', 1, 1, 1]``: a column of the weight is a channel's kernel."""
+        return (units.sum((0, 2, 3)) / len(units))[:, None, None, None]
 
     def features(self, x: Tensor, call: Call) -> Tensor:
         """Return what the convolution is applied to, ``pool^T(phi(y))``."""

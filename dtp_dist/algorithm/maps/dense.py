@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
-from dtp_dist.algorithm.maps.base import Call, Map, Mode, Pullback
+from dtp_dist.algorithm.maps.base import Call, Map, Mode, ProductPart, Pullback
 from dtp_dist.algorithm.transmission import MODULES, REAL, transmitted
 from dtp_dist.algorithm.transmission import PURPOSE as SAMPLE_PURPOSE
 
@@ -123,6 +123,23 @@ class DenseMap(Map):
 
     def products(self) -> list[Tensor]:
         return [self.weight]
+
+    def columns(self) -> DenseMap | None:
+        return self.affine() if self.transmission == REAL else None
+
+    def slopes(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi'(x)``."""
+        del call
+        return self.before.slopes(x)
+
+    def of_columns(self, units: Tensor) -> Tensor:
+        """Return ``[units]``: a column of the weight is an input's."""
+        return units.mean(0)
+
+    def product_part(self) -> ProductPart | None:
+        if self.transmission != REAL or not self.activation.of_output:
+            return None
+        return ProductPart(self.weight.detach().t(), self.activation.slopes_of_output)
 
     def torch_modules(self) -> list[nn.Module]:
         read = [MODULES[self.transmission]()] if self.transmission in MODULES else []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import fold, unfold
 
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
-from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+from dtp_dist.algorithm.maps.base import Call, Map, ProductPart, Pullback
 from dtp_dist.algorithm.plain import Local
 
 
@@ -120,6 +120,11 @@ class LocalMap(Map):
     def torch_modules(self) -> list[nn.Module]:
         return [self.local, *self.activation.modules()]
 
+    def product_part(self) -> ProductPart | None:
+        if not self.activation.of_output:
+            return None
+        return ProductPart(self.local.weight.detach(), self.activation.slopes_of_output)
+
 
 class TransposedLocalPullback(Pullback):
     """``c' = c * a'(x)``; ``dV_p = phi(y_p) u_p(c')^T``, ``dc = sum c'``, ``dy_p = phi' V_p u_p(c')``."""
@@ -159,6 +164,18 @@ class TransposedLocalMap(Map):
 
     def affine(self) -> TransposedLocalMap | None:
         return self if self.activation is ACTIVATIONS["linear"] else None
+
+    def columns(self) -> TransposedLocalMap | None:
+        return self.affine()
+
+    def slopes(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``phi'(y)``."""
+        del call
+        return self.before.slopes(x)
+
+    def of_columns(self, units: Tensor) -> Tensor:
+        """Return ``[P, O, 1]``: a column of the weight is the kernel of a channel at a place."""
+        return units.mean(0).flatten(1).t()[:, :, None]
 
     def features(self, x: Tensor, call: Call) -> Tensor:
         """Return ``phi(y)``."""

@@ -28,6 +28,9 @@ class Pooling(ABC):
     stride: int = 1
     padding: int = 0
 
+    places_one = True
+    """Whether the transpose puts each number of y at a single place of z."""
+
     def size(self, size: int) -> int:
         """Return the height (width) of y for one of z."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
@@ -109,6 +112,8 @@ class MaxPooling(Pooling):
 class AveragePooling(Pooling):
     """The mean of each window, its padding's zeros included."""
 
+    places_one = False
+
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.select(z, None), None
 
@@ -144,6 +149,8 @@ class GlobalMaxPooling(MaxPooling):
 
 class GlobalAveragePooling(Pooling):
     """The mean of the whole image."""
+
+    places_one = False
 
     def size(self, size: int) -> int:
         del size

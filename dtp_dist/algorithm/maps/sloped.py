@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.activations import ACTIVATIONS
-from dtp_dist.algorithm.maps.base import Affine, Call, Context, Kept, Map, Pullback
+from dtp_dist.algorithm.maps.base import Affine, Call, Columns, Context, Kept, Map, ProductPart, Pullback
 
 INNER, SLOPE = "inner", "slope"
 
@@ -60,6 +60,9 @@ class SlopeKeepingMap(Map):
     def linearize(self, x: Tensor, call: Call, output: Tensor | None = None) -> Pullback:
         return self.inner.linearize(x, _inside(call), output)
 
+    def product_part(self) -> ProductPart | None:
+        return self.inner.product_part()
+
     def torch_modules(self) -> list[nn.Module]:
         return self.inner.torch_modules()
 
@@ -95,6 +98,10 @@ class SlopedMap(Map):
     def affine(self) -> SlopedAffine | None:
         return None if self._affine is None else SlopedAffine(self._affine)
 
+    def columns(self) -> SlopedColumns | None:
+        inner = self._inner.columns()
+        return None if inner is None else SlopedColumns(inner)
+
     def torch_modules(self) -> list[nn.Module]:
         raise TypeError("an inverse needs its derivatives, which no sequence of torch modules has")
 
@@ -109,6 +116,19 @@ class SlopedAffine:
     def features(self, x: Tensor, call: Call) -> Tensor:
         """Return those of the map inside at ``a'(h) x``."""
         return self._inner.features(_slope(call) * x, _inside(call))
+
+
+class SlopedColumns(SlopedAffine):
+    """The same of a map whose weight is made of columns (``Columns``)."""
+
+    def __init__(self, inner: Columns) -> None:
+        super().__init__(inner)
+        self._columns, self.of_columns = inner, inner.of_columns
+
+    def slopes(self, x: Tensor, call: Call) -> Tensor:
+        """Return ``a'(h) phi'(a'(h) x)``."""
+        slope = _slope(call)
+        return slope * self._columns.slopes(slope * x, _inside(call))
 
 
 def _slope(call: Call) -> Tensor:

@@ -18,6 +18,7 @@ from dtp_dist.algorithm.layers.base import Layer, Shape
 from dtp_dist.algorithm.losses import CROSS_ENTROPY
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+from dtp_dist.algorithm.optimizers.base import OptimizerOptions
 from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.flow import TWO_WAVES, Flow
@@ -25,10 +26,15 @@ from dtp_dist.phase import Phase
 
 
 class LocalStep(NamedTuple):
-    """A local loss (0-dimensional, on the stage's device) and its gradients, one per parameter."""
+    """A local loss (0-dimensional, on the stage's device) and its gradients, one per parameter.
+
+    ``cosine``, 0-dimensional, is that between the Jacobian of g and the transpose of f's, where an inverse
+    loss shows it.
+    """
 
     loss: Tensor
     gradients: list[Tensor]
+    cosine: Tensor | None = None
 
 
 class Seen(NamedTuple):
@@ -119,6 +125,11 @@ class Rule(ABC):
     joins_minibatches = False
     """Whether its inverse loss takes several minibatches as one, which no norm over the minibatch may see."""
 
+    measures_inverses = False
+    """Whether ``inverse_step`` gives the cosine of the Jacobians, which ``iterations: auto`` needs."""
+    asks_of_inverses = False
+    """Whether some inverses are not for this rule (``check_inverse``)."""
+
     @abstractmethod
     def inverses(self) -> range:
         """Return the layers that must have an inverse (1-based), or what ``feedback`` says in its place."""
@@ -171,6 +182,14 @@ class Rule(ABC):
 
         ``outputs`` are h_L; labels int64 ``[B]`` or float32 ``[B, K]``.
         """
+
+    def check_inverse(self, index: int, f: Map, g: Map, optimizer: OptimizerOptions) -> None:
+        """Check that the rule can teach g, the inverse of layer ``index``; called if it ``asks_of_inverses``.
+
+        Raises:
+            RangeError: it can't; the key is one of the rule's.
+        """
+        del index, f, g, optimizer
 
     @abstractmethod
     def propagate(self, layer: Layer, h_in: Tensor, h_out: Tensor, delta: Tensor, call: Call) -> Tensor:

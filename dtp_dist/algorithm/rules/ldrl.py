@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps.base import Affine, Call, Context
+from dtp_dist.algorithm.maps.base import Affine, Call, Context, Map
+from dtp_dist.algorithm.optimizers.base import OptimizerOptions
 from dtp_dist.algorithm.options import OneOf, Positive, option
 from dtp_dist.algorithm.rules.base import (
     LocalStep,
@@ -30,6 +31,17 @@ from dtp_dist.algorithm.rules.base import (
     mean_square,
     pull_forward,
 )
+from dtp_dist.algorithm.rules.closed_form import (
+    EXPECTED,
+    MIRRORED,
+    READS_FORWARD,
+    SAMPLED,
+    SOLVED,
+    check_closed_form,
+    cosine,
+    expected_step,
+    mirrored_step,
+)
 from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
 
 
@@ -38,16 +50,28 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
 
     factor = 0.5
     joins_minibatches = True
+    measures_inverses = True
 
     def __init__(self, options: LDRLOptions, layers: int) -> None:
         super().__init__(options, layers)
+        self._inverse_loss = options.inverse_loss
+        self.asks_of_inverses = options.inverse_loss != SAMPLED
         self._own_places = options.places == "own"
+
+    def check_inverse(self, index: int, f: Map, g: Map, optimizer: OptimizerOptions) -> None:
+        """Closed forms need inverses whose Jacobian they know."""
+        if self.asks_of_inverses and g.parameters():
+            check_closed_form(self._inverse_loss, index, f, g, optimizer)
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``-2 <eps, g(f(h+eps)) - r> + || g(y+eta) - r ||^2``, ``r = g(y)``; eps, eta ~ N(0, sigma^2).
 
         h and y are the stored h_{l-1} and h_l; the gradient flows through all three values of g.
         """
+        if self._inverse_loss in READS_FORWARD:
+            return expected_step(layer, h_out, sigma, call, solved=self._inverse_loss == SOLVED)
+        if self._inverse_loss == MIRRORED:
+            return mirrored_step(layer, h_in, h_out, sigma, call, own_places=self._own_places)
         eps = call.randomness.normal(h_in, sigma, "noise", call.iteration)
         eta = call.randomness.normal(h_out, sigma, "output_noise", call.iteration)
         moved, places = layer.f.with_places(h_in + eps, call.forward())
@@ -65,7 +89,12 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
         return super().through_inverse(layer, h_in, h_out, delta, call)
 
     def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
-        """f once; g at three points, forth and back, or of differences at one forth and two back."""
+        """f once; g at three points, forth and back, or of differences at one forth and two back.
+
+        Mirrored: f once, and g back once. Nothing over the minibatch where no noise is drawn.
+        """
+        if self._inverse_loss != SAMPLED:
+            return f + g if self._inverse_loss == MIRRORED else 0.0
         return f + (3 if affine else 6) * g
 
 
@@ -80,9 +109,10 @@ def _by_values(
     pullback = layer.g.linearize(torch.cat([moved, y + eta, y]), call.in_context(there, here, here))
     ahead, around, at = pullback.output.chunk(3)
     spread = around - at
-    loss = mean_square(spread) - 2.0 * mean_product(eps, ahead - at)
     cotangent = torch.cat([-eps, spread, eps - spread]).mul_(2.0 / len(eps))
-    return LocalStep(loss, pullback.parameters(cotangent))
+    common, length = mean_product(eps, ahead - at), mean_square(spread)
+    loss = length - 2.0 * common
+    return LocalStep(loss, pullback.parameters(cotangent), cosine(common, length, mean_square(moved - y)))
 
 
 def _by_differences(
@@ -99,8 +129,9 @@ def _by_differences(
     spread = g.product(around)
     cotangent = torch.cat([eps, spread]).mul_(2.0 / len(eps))
     gradients = g.product_gradients(torch.cat([behind, around]), cotangent)
-    loss = torch.dot(g.weight.detach().flatten(), gradients[0].flatten()) - mean_square(spread)
-    return LocalStep(loss, gradients)
+    length = mean_square(spread)
+    loss = torch.dot(g.weight.detach().flatten(), gradients[0].flatten()) - length
+    return LocalStep(loss, gradients, cosine((length - loss) / 2.0, length, mean_square(moved - y)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +146,12 @@ class LDRLOptions(TargetRuleOptions):
         "own",
         doc="where the inverse loss undoes pooling by maximum: each value of g at the places that its own "
         "forward pass found (the authors' loss), or all at those of F",
+    )
+    inverse_loss: Annotated[str, OneOf(SAMPLED, MIRRORED, EXPECTED, SOLVED)] = option(
+        SAMPLED,
+        doc="how the inverse loss averages over its noise: sampled, as published; mirrored, that at the "
+        "output in closed form; expected, all of it; solved, its minimum, reached at once with an inverse "
+        "rate of 1; the last two read the forward weights (docs/concepts.md)",
     )
 
     def build(self, layers: int) -> Rule:
