@@ -12,6 +12,7 @@ from dataclasses import dataclass
 LEE = "Lee et al. 2015, arXiv 1412.7525"
 ERNOULT = "Ernoult et al. 2022, arXiv 2201.13415"
 SHIBUYA = "Shibuya et al. 2023, arXiv 2212.10352"
+KAO = "Kao and Hariharan 2024, arXiv 2409.19841"
 RERUN = "re-run by others, MLP, 100 epochs"
 TWIN = "its twin by backpropagation"
 
@@ -99,4 +100,16 @@ EXPERIMENTS = {
         "FW-DTP, batch-normalised forward maps", FASHION, twin="shibuya2023_fashion_mnist_backprop"
     ),
     "shibuya2023_fashion_mnist_backprop": Experiment(TWIN, FASHION, 10.42, RERUN, "read"),
+    "ccl2024_mnist": Experiment(
+        "CCL, 784-5x256-10 elu", "MNIST", 1.87, KAO, "read", twin="ccl2024_mnist_backprop"
+    ),
+    "ccl2024_mnist_backprop": Experiment(TWIN, "MNIST", 1.81, KAO, "read"),
+    "ccl2024_fashion_mnist": Experiment(
+        "CCL, 784-5x256-10 elu", FASHION, 11.42, KAO, "read", twin="ccl2024_fashion_mnist_backprop"
+    ),
+    "ccl2024_fashion_mnist_backprop": Experiment(TWIN, FASHION, 10.42, KAO, "read"),
+    "ccl2024_cifar10": Experiment(
+        "CCL, 3072-3x1024-10 elu", CIFAR, 47.27, KAO, "read", twin="ccl2024_cifar10_backprop"
+    ),
+    "ccl2024_cifar10_backprop": Experiment(TWIN, CIFAR, 49.97, KAO, "read"),
 }

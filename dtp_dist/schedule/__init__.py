@@ -6,6 +6,14 @@ update, T target, U forward update; `python -m dtp_dist.schedule --stages 3 --mi
 stage 0 | F0 I0 F1 I1 F2 I2 T0 U0 F3 I3 T1 U1 .  .  T2 U2 .  .  T3 U3
 stage 1 | .  F0 I0 F1 I1 T0 U0 F2 I2 T1 U1 F3 I3 T2 U2 .  .  T3 U3 .
 stage 2 | .  .  F0 I0 T0 U0 F1 I1 T1 U1 F2 I2 T2 U2 F3 I3 T3 U3 .  .
+
+Where T needs nothing of F (`Flow`), both waves run at once, and a stage does first what reaches it first;
+`python -m dtp_dist.schedule --stages 4 --minibatches 3 --in-flight 1 --one-wave`:
+
+stage 0 | F0 .  .  T0 U0 F1 .  .  T1 U1 F2 .  .  T2 U2
+stage 1 | .  F0 T0 U0 .  .  F1 T1 U1 .  .  F2 T2 U2 .
+stage 2 | .  T0 F0 U0 .  .  T1 F1 U1 .  .  T2 F2 U2 .
+stage 3 | T0 .  .  F0 U0 T1 .  .  F1 U1 T2 .  .  F2 U2
 """
 
 from dtp_dist.flow import TWO_WAVES, Flow

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dtp_dist.errors import ScheduleError
-from dtp_dist.schedule import Phase, Schedule, draw
+from dtp_dist.schedule import TWO_WAVES, Flow, Phase, Schedule, draw
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,11 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minibatches", type=int, required=True)
     parser.add_argument("--in-flight", type=int, required=True)
     parser.add_argument("--phase", choices=[phase.value for phase in Phase], default=Phase.BOTH.value)
+    parser.add_argument("--one-wave", action="store_true", help="T needs nothing of F, inverses learn in U")
     given = parser.parse_args(arguments)
     if given.minibatches < 0:
         parser.error(f"minibatches is {given.minibatches}; it must be at least 0")
+    flow = Flow(inverse_in="U", target_reads_forward=False) if given.one_wave else TWO_WAVES
+    minibatches, phase = range(given.minibatches), Phase(given.phase)
     try:
-        schedule = Schedule(given.stages, range(given.minibatches), given.in_flight, Phase(given.phase))
+        schedule = Schedule(given.stages, minibatches, given.in_flight, phase, flow)
     except ScheduleError as error:
         parser.error(str(error))
     print(draw(schedule.rows()))

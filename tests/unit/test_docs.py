@@ -9,7 +9,7 @@ import pytest
 from test_imports import PACKAGE, files_of, imported_parts
 
 from dtp_dist.config.explain import as_markdown, explain
-from dtp_dist.schedule import Phase, Schedule, draw
+from dtp_dist.schedule import TWO_WAVES, Flow, Phase, Schedule, draw
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -42,14 +42,16 @@ def test_the_configuration_reference_has_every_key():
         assert doc.replace("|", "\\|") in text
 
 
-@pytest.mark.parametrize(("page", "count"), [(DOCS / "concepts.md", 2), (README, 1)])
+@pytest.mark.parametrize(("page", "count"), [(DOCS / "concepts.md", 3), (README, 1)])
 def test_the_drawings_of_schedules_are_what_the_command_prints(page, count):
     found = re.findall(
-        r"--stages (\d+) --minibatches (\d+) --in-flight (\d+)\n((?:stage .*\n)+)", page.read_text()
+        r"--stages (\d+) --minibatches (\d+) --in-flight (\d+)( --one-wave)?\n((?:stage .*\n)+)",
+        page.read_text(),
     )
     assert len(found) == count
-    for stages, minibatches, in_flight, drawing in found:
-        schedule = Schedule(int(stages), range(int(minibatches)), int(in_flight), Phase.BOTH)
+    for stages, minibatches, in_flight, one_wave, drawing in found:
+        flow = Flow(inverse_in="U", target_reads_forward=False) if one_wave else TWO_WAVES
+        schedule = Schedule(int(stages), range(int(minibatches)), int(in_flight), Phase.BOTH, flow)
         assert draw(schedule.rows()) == drawing.rstrip()
 
 

@@ -500,8 +500,9 @@ def test_validation_is_linear_in_the_number_of_actions():
 
 
 def test_the_drawing_in_the_docstring_is_what_draw_prints():
-    drawing = draw(Schedule(3, range(4), 3).rows())
-    assert f"\n\n{drawing}" in inspect.getdoc(module)
+    one_wave = Schedule(4, range(3), 1, flow=ONE_WAVE)
+    for schedule in (Schedule(3, range(4), 3), one_wave):
+        assert f"\n\n{draw(schedule.rows())}" in inspect.getdoc(module)
 
 
 def test_a_drawing_by_hand():
@@ -573,6 +574,8 @@ def test_the_command_prints_the_drawing():
     assert done.returncode == 0
     assert done.stdout == draw(Schedule(4, range(6), 4, Phase.FORWARD).rows()) + "\n"
     assert done.stderr == ""
+    one_wave = command("--stages", "4", "--minibatches", "3", "--in-flight", "1", "--one-wave")
+    assert one_wave.stdout.strip() in inspect.getdoc(module)
     default = command("--stages", "3", "--minibatches", "4", "--in-flight", "3")
     assert default.stdout.strip() in inspect.getdoc(module)
 
