@@ -87,17 +87,19 @@ EXPERIMENTS = {
     ),
     "ernoult2022_vgg_cifar10_backprop": Experiment(TWIN, CIFAR, 10.93, ERNOULT, "read"),
     "shibuya2023_mnist": Experiment(
-        "FW-DTP, 6 layers of 256", "MNIST", 2.80, RERUN, "read", twin="shibuya2023_mnist_backprop"
+        "FW-DTP without batch norm, 784-5x256-10", "MNIST", twin="shibuya2023_mnist_backprop"
     ),
     "shibuya2023_mnist_bn": Experiment(
-        "FW-DTP, batch-normalised forward maps", twin="shibuya2023_mnist_backprop"
+        "FW-DTP with batch norm, 784-5x256-10",
+        "MNIST",
+        2.80,
+        RERUN,
+        "read",
+        twin="shibuya2023_mnist_backprop",
     ),
     "shibuya2023_mnist_backprop": Experiment(TWIN, "MNIST", 1.81, RERUN, "read"),
     "shibuya2023_fashion_mnist": Experiment(
-        "FW-DTP, 6 layers of 256", FASHION, 12.22, RERUN, "read", twin="shibuya2023_fashion_mnist_backprop"
-    ),
-    "shibuya2023_fashion_mnist_bn": Experiment(
-        "FW-DTP, batch-normalised forward maps", FASHION, twin="shibuya2023_fashion_mnist_backprop"
+        "FW-DTP without batch norm, 784-5x256-10", FASHION, twin="shibuya2023_fashion_mnist_backprop"
     ),
     "shibuya2023_fashion_mnist_backprop": Experiment(TWIN, FASHION, 10.42, RERUN, "read"),
     "ccl2024_mnist": Experiment(
