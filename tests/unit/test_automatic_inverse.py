@@ -149,3 +149,5 @@ def test_a_wrong_word_or_activation_is_refused(tmp_path):
         config_of(tmp_path, [module(inverse="automatic")])
     with pytest.raises(ConfigError, match=r"^model.layers.1.inverse.activation: 'softmax' is not allowed"):
         config_of(tmp_path, [module(inverse={"auto": True, "activation": "softmax"})])
+    with pytest.raises(ConfigError, match=r"^model.layers.1.inverse.norm: .* write none, or"):
+        config_of(tmp_path, [module(inverse={"auto": True, "norm": "minibatch"})])

@@ -84,6 +84,11 @@ class PairOptions(LayerOptions):
             if self.inverse.activation == DERIVATIVE:
                 text = "derivative is not allowed of a module of yours, whose activation is not known"
                 raise RangeError("inverse.activation", f"{text}; write another inverse.activation")
+            if self.inverse.norm != "none":
+                text = (
+                    "is of dense, conv and local layers, not of an inverse that is made for a module of yours"
+                )
+                raise RangeError("inverse.norm", f"{text}; write none, or return one that normalizes")
 
     @abstractmethod
     def inspected(self, input_shape: Shape) -> Inspected:
