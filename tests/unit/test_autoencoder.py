@@ -43,16 +43,17 @@ def network(noise: float = 0.4, sigma: float = 0.0, iterations: int = 1):
 class AutoencoderReference(Reference):
     """The rule written out; ``step`` is the output step of now.
 
-    ``f`` is the layer as it is evaluated; F and U of a minibatch see its input with the same noise.
+    ``f`` is the layer as it is evaluated; F and U of a minibatch see its input with the same noise, and each
+    ``iteration`` of I with another.
     """
 
-    step = 1.5
+    step, iteration = 1.5, 0
 
-    def noisy(self, l, k, phase=Phase.BOTH):
+    def noisy(self, l, k, phase=Phase.BOTH, iteration=0):
         h = self.h[l - 1, k]
         if not self.options[l].noise:
             return h
-        generator = torch.Generator().manual_seed(derive_seed(SEED, l, k, phase, "input noise", 0))
+        generator = torch.Generator().manual_seed(derive_seed(SEED, l, k, phase, "input noise", iteration))
         return h + torch.empty_like(h).normal_(0.0, self.options[l].noise, generator=generator)
 
     def forward(self, k, x, labels, span=()):
@@ -65,8 +66,14 @@ class AutoencoderReference(Reference):
     def inverse_loss(self, l, k, eps):
         code = self.h[l, k]
         if self.options[l].inverse.sigma:
-            code = self.f(l, self.noisy(l, k) + eps).detach()
+            code = self.f(l, self.noisy(l, k, iteration=self.iteration) + eps).detach()
+        self.iteration += 1
         return (self.g(l, code) - self.h[l - 1, k]).square().sum(1).mean()
+
+    def inverse(self, k, span=()):
+        for l in span or self.options:
+            self.iteration = 0
+            super().inverse(k, [l])
 
     def _below(self, l, k):
         h_in, h_out, delta = self.h[l - 1, k], self.h[l, k], self.delta[l, k]
@@ -128,6 +135,7 @@ def test_decoders_learn_to_give_the_clean_input_back(sigma, noise, dtype):
     for l, iteration in ((1, 0), (3, 2)):
         h_in, h_out = reference.h[l - 1, 0], reference.h[l, 0]
         mine = [each.requires_grad_() for each in reference.weights[l, "inverse"]]
+        reference.iteration = iteration
         loss = reference.inverse_loss(l, 0, inverse_noise(l, 0, iteration, h_in, sigma))
         step = learned.inverse_step(layers[l - 1], h_in, h_out, sigma, call(l).inverse(iteration))
         assert_near(step.loss, loss.detach())

@@ -252,11 +252,16 @@ def test_dropout_draws_by_minibatch_and_layer_alone_and_leaves_the_global_stream
     assert dropped.double().mean().item() == pytest.approx(0.4, abs=0.04)
     assert_near(first[~dropped], x[~dropped] / 0.6)
     assert torch.equal(context.isnan(), ~dropped)
-    same = (call(), call().forward(), replace(call(), purpose="inverse", iteration=3))
+    same = (call(), call().forward(), call().inverse(3).forward(), replace(call(), purpose="inverse"))
     assert all(torch.equal(first, f(x, each)) for each in same)
     assert torch.equal(first, f.linearize(x, call()).output)
     assert torch.equal(f(x, call(Mode.EVALUATE)), x)
-    others = (call(k=1), Call(Randomness(8, 2, 0, Phase.BOTH)), Call(Randomness(7, 3, 0, Phase.BOTH)))
+    others = (
+        call(k=1),
+        call().forward(3),
+        Call(Randomness(8, 2, 0, Phase.BOTH)),
+        Call(Randomness(7, 3, 0, Phase.BOTH)),
+    )
     assert not any(torch.equal(first, f(x, each)) for each in others)
     assert torch.equal(torch.get_rng_state(), state)
 

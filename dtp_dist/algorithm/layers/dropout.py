@@ -1,8 +1,9 @@
 """Dropout: a share of the numbers is left out in training, the rest scaled up; no parameters.
 
 Srivastava et al. 2014; the scaling is torch's. The mask belongs to (seed, layer, minibatch, phase), so that
-it is the same in F, I, T and U of a minibatch. A target passes through what was kept: the inverse scales it
-down and puts what was left out back to what it was (the map's context), so that it has no displacement.
+it is the same in F, T and U of a minibatch; I may draw others (``Call.forward``). A target passes through
+what was kept: the inverse scales it down and puts what was left out back to what it was (the map's context),
+so that it has no displacement.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class DropoutMap(Map):
     def _scale(self, x: Tensor, call: Call) -> Tensor:
         """Return 1 / (1 - p) where x is kept and 0 where it is left out, in x's shape and type."""
         kept = torch.empty(x.shape, device=x.device)
-        kept.bernoulli_(1.0 - self.p, generator=call.randomness.generator(PURPOSE, 0, x.device))
+        generator = call.randomness.generator(PURPOSE, call.iteration, x.device)
+        kept.bernoulli_(1.0 - self.p, generator=generator)
         return kept.to(x.dtype).div_(1.0 - self.p)
 
     def __call__(self, x: Tensor, call: Call) -> Tensor:

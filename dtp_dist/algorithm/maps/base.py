@@ -89,9 +89,12 @@ class Call:
         """Return the call for the layer's inverse."""
         return Call(self.randomness, Mode.LOCAL, "inverse", iteration, self.context, self.epoch)
 
-    def forward(self) -> Call:
-        """Return the call for the layer's forward map, with the random numbers of F."""
-        return Call(self.randomness, context=self.context, epoch=self.epoch)
+    def forward(self, iteration: int = 0) -> Call:
+        """Return the call for the layer's forward map, with the random numbers of F.
+
+        With an inverse ``iteration`` above 0 they are drawn afresh: those of the minibatch's iteration.
+        """
+        return Call(self.randomness, iteration=iteration, context=self.context, epoch=self.epoch)
 
     def evaluation(self) -> Call:
         """Return the call for the layer's forward map as it is evaluated: without the noise of training."""

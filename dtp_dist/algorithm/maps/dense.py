@@ -109,8 +109,10 @@ class DenseMap(Map):
         """Return what the map reads of its input: with its noise, and as it is transmitted."""
         random = call.randomness
         if self.noise and call.mode is not Mode.EVALUATE:
-            x = random.normal(x, self.noise, "input noise").add_(x)
-        return transmitted(self.transmission, x, lambda: random.generator(SAMPLE_PURPOSE, 0, x.device))
+            x = random.normal(x, self.noise, "input noise", call.iteration).add_(x)
+        return transmitted(
+            self.transmission, x, lambda: random.generator(SAMPLE_PURPOSE, call.iteration, x.device)
+        )
 
     def product(self, features: Tensor) -> Tensor:
         """Return ``features W^T``."""

@@ -88,14 +88,14 @@ class Autoencoder(Rule):
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(h_l) - h_{l-1} ||^2``, h_l the code that went out with F.
 
-        With ``sigma > 0`` of ``|| g_l(f_l(h_{l-1} + eps)) - h_{l-1} ||^2``, eps ~ N(0, sigma^2) fresh in each
-        iteration, next to the layer's own noise, f_l constant.
+        With ``sigma > 0`` of ``|| g_l(f_l(h_{l-1} + eps)) - h_{l-1} ||^2``, eps ~ N(0, sigma^2), f_l
+        constant; eps and the layer's own noise are fresh in each iteration, and g_l undoes that pass.
         """
-        code = h_out
+        code, context = h_out, call.context
         if sigma:
             noisy = call.randomness.normal(h_in, sigma, "noise", call.iteration).add_(h_in)
-            code = layer.f(noisy, call.forward())
-        pullback = layer.g.linearize(code, call)
+            code, context = layer.f.with_context(noisy, call.forward(call.iteration))
+        pullback = layer.g.linearize(code, call.in_context(context))
         residual = pullback.output - h_in
         return LocalStep(mean_square(residual), pullback.parameters(residual * (2.0 / len(residual))))
 

@@ -58,10 +58,15 @@ class DifferenceTargetPropagation(DifferenceTargetRule):
         return super().forward_step(layer, h_in, h_out, delta, call)
 
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
-        """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13)."""
+        """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13).
+
+        f_l draws its own random numbers (samples, noise, dropout) afresh in each iteration, as the authors do
+        their samples; so g_l undoes the pass that it is given, in that pass's context.
+        """
         del h_out
         noisy = call.randomness.normal(h_in, sigma, "noise", call.iteration).add_(h_in)
-        pullback = layer.g.linearize(layer.f(noisy, call.forward()), call)
+        output, context = layer.f.with_context(noisy, call.forward(call.iteration))
+        pullback = layer.g.linearize(output, call.in_context(context))
         residual = pullback.output - noisy
         return LocalStep(mean_square(residual), pullback.parameters(residual * (2.0 / len(residual))))
 

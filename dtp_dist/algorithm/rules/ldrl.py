@@ -66,7 +66,8 @@ class LocalDifferenceReconstruction(DifferenceTargetRule):
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``-2 <eps, g(f(h+eps)) - r> + || g(y+eta) - r ||^2``, ``r = g(y)``; eps, eta ~ N(0, sigma^2).
 
-        h and y are the stored h_{l-1} and h_l; the gradient flows through all three values of g.
+        h and y are the stored h_{l-1} and h_l; the gradient flows through all three values of g. f has
+        F's random numbers (samples, noise, dropout) in every iteration, so that it differs from y by eps.
         """
         if self._inverse_loss in READS_FORWARD:
             return expected_step(layer, h_out, sigma, call, solved=self._inverse_loss == SOLVED)
