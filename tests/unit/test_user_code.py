@@ -79,6 +79,18 @@ def _in(folder: Path, config: Config) -> Config:
             {"name": "user_rules:Doubled", "where": "late"},
             r"^rule.name: .*build\(5\) raised KeyError: 'late'",
         ),
+        (
+            {"name": "user_rules:Claiming", "needs": {"inverse_in": "U"}},
+            r"^rule.name: .* a Flowing, whose inverses learn in U; give it inverse_update\(layer, seen",
+        ),
+        (
+            {"name": "user_rules:Claiming", "needs": {"inverse_in": "U", "target_reads_forward": False}},
+            r"^rule.name: .* a Flowing, whose T reads nothing of F; derive it from OneWaveRule",
+        ),
+        (
+            {"name": "user_rules:Claiming", "needs": {"target_reads_forward": False}},
+            r"^rule.name: .* raised ValueError: a target pass that reads nothing of F goes with inverse_in=",
+        ),
     ],
 )
 def test_a_rule_that_can_not_be_used_is_an_error_in_one_line(rule, words):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dtp_dist.algorithm.options import Positive, RangeError, option
 from dtp_dist.algorithm.rules import Rule, RuleOptions
-from dtp_dist.algorithm.rules.dtp import DTPOptions
+from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
+from dtp_dist.flow import Flow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,23 @@ class Empty(RuleOptions):
 
     def build(self, layers: int) -> Rule:
         return [layers]  # type: ignore[return-value]
+
+
+class Flowing(DifferenceTargetPropagation):
+    """DTP that claims another flow."""
+
+    def flow(self) -> Flow:
+        return Flow(**self.options.needs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claiming(DTPOptions):
+    """Its rule is not what its flow says."""
+
+    needs: dict[str, Any] = option(dict, doc="of the flow")
+
+    def build(self, layers: int) -> Rule:
+        return Flowing(self, layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.algorithm.rules.sdtp import SDTPOptions
 from dtp_dist.algorithm.rules.tp import TPOptions
+from dtp_dist.flow import TWO_WAVES
 from dtp_dist.import_path import imported
 
 RULES: dict[str, type[RuleOptions]] = {
@@ -56,13 +57,22 @@ def built(options: RuleOptions, layers: int) -> Rule:
     call = f"{options.name}.build({layers})"
     try:
         rule: Any = options.build(layers)
-        if isinstance(rule, Rule):
-            rule.flow()
+        flow = rule.flow() if isinstance(rule, Rule) else TWO_WAVES
     except Exception as error:
         text = " ".join(f"{call} raised {type(error).__name__}: {error}".split())
         raise RangeError("name", text) from error
     if not isinstance(rule, Rule):
         raise RangeError("name", f"{call} returned a {type(rule).__name__}, no Rule")
+    if not flow.target_reads_forward and not isinstance(rule, OneWaveRule):
+        text = "whose T reads nothing of F; derive it from OneWaveRule (dtp_dist.algorithm.rules)"
+        raise RangeError("name", f"{call} returned a {type(rule).__name__}, {text}")
+    if (
+        flow.inverse_in == "U"
+        and type(rule).inverse_update is Rule.inverse_update
+        and rule.learned_inverses()
+    ):
+        text = "whose inverses learn in U; give it inverse_update(layer, seen, call)"
+        raise RangeError("name", f"{call} returned a {type(rule).__name__}, {text}")
     return rule
 
 
