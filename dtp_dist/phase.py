@@ -10,3 +10,8 @@ class Phase(StrEnum):
     INVERSE = "inverse"
     FORWARD = "forward"
     EVALUATE = "evaluate"
+
+
+def named(phase: Phase, repeat: int) -> str:
+    """Return by what name random numbers know a phase: of several passes alike, each has its own."""
+    return f"{phase} {repeat}" if repeat else phase

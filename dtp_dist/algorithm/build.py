@@ -8,11 +8,10 @@ from math import prod
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer, LayerOptions, Shape
 from dtp_dist.algorithm.layers.initial import initial_weight, with_memory
 from dtp_dist.algorithm.maps.base import Map
-from dtp_dist.algorithm.maps.feedback import DirectFeedback, FeedbackWeights
+from dtp_dist.algorithm.maps.feedback import DirectFeedback, Feedback, FeedbackWeights
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap
 from dtp_dist.algorithm.optimizers.schedules import scheduled

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.delay import DelayOptions
+from dtp_dist.algorithm.flight import Flight
 from dtp_dist.algorithm.inverses import InverseLearner
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.losses.base import Loss
@@ -26,26 +26,13 @@ from dtp_dist.algorithm.maps.base import Call, Mode
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.algorithm.optimizers.groups import OptimizedMap, OptimizerGroup
 from dtp_dist.algorithm.randomness import Randomness
-from dtp_dist.algorithm.rules.base import LocalStep, Rule, Seen
+from dtp_dist.algorithm.rules.base import LocalStep, Rule
+from dtp_dist.algorithm.rules.feedback.probes import Probes
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
 from dtp_dist.errors import NonFiniteError
-from dtp_dist.phase import Phase
+from dtp_dist.phase import Phase, named
 
 LENGTH_EVERY = 10  # minibatches between two measurements of a displacement's relative length
-
-
-@dataclass
-class _Flight:
-    """What a stage keeps of one minibatch until its U.
-
-    ``activations`` are h_in of the first layer, then each layer's h_out; ``targets`` likewise what T sends
-    down (None from layer 1), then the signal that it brought to each layer.
-    """
-
-    activations: list[Tensor] = field(default_factory=list)
-    contexts: list[Tensor | None] = field(default_factory=list)
-    labels: Tensor | None = None
-    targets: list[Tensor | None] = field(default_factory=list)
 
 
 class Stage:
@@ -69,8 +56,9 @@ class Stage:
         self.meter, self.examples = Meter(), 0
         self.now = self.layers[0].index
         self._phase, self._epoch = Phase.BOTH, 0
+        self._named: str = self._phase
         self._output = OutputMeasure(loss)
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._flow = rule.flow()
         self._inverses = InverseLearner(self.layers, rule)
         delay = self.layers[0].delay
@@ -97,23 +85,25 @@ class Stage:
         """Minibatches between their F and their U in this stage."""
         return len(self._flights)
 
-    def begin(self, phase: Phase, epoch: int, passes: int = 1) -> None:
+    def begin(self, phase: Phase, epoch: int, passes: int = 1, repeat: int = 0) -> None:
         """Start a segment: its phase and 0-based epoch; the pipeline must be empty.
 
-        ``passes``: how often each minibatch comes in a row, to be judged by the mean output.
+        ``passes``: how often each minibatch comes in a row, to be judged by the mean output. ``repeat``:
+        which it is of several segments alike, from 0, for each has random numbers of its own.
         """
         assert not self._flights, f"minibatches {sorted(self._flights)} are still in flight"
         self._phase, self._epoch, self.examples = phase, epoch, 0
+        self._named = named(phase, repeat)
         self._output = OutputMeasure(self.loss, passes, whole=phase is Phase.EVALUATE)
 
     def abandon(self) -> None:
         """Forget every minibatch in flight (before a checkpoint is loaded)."""
         self._flights.clear()
 
-    def forward(self, minibatch: int, h: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, minibatch: int, h: Tensor, labels: Tensor, probes: Tensor | None = None) -> Tensor:
         """F: return h of the stage's last layer; keeps what later actions need, unless evaluating.
 
-        Batch statistics change here and only in training.
+        ``probes`` are what came with h, if the rule probes. Batch statistics change here, in training only.
         """
         if self._phase is Phase.EVALUATE:
             for layer in self.layers:
@@ -121,16 +111,40 @@ class Stage:
         else:
             begun = sum(1 for each in self._flights.values() if each.activations)
             updates_to_come = begun if self._phase is not Phase.INVERSE else 0
-            flight = self._flights.setdefault(minibatch, _Flight())
+            flight = self._flights.setdefault(minibatch, Flight())
             flight.activations, flight.labels = [h], labels
+            if self.rule.probes and self._phase is not Phase.FORWARD:
+                flight.probes = Probes.received(probes, len(h))
             with self._forward_learners.ahead(self._lookahead * updates_to_come):
                 for layer in self.layers:
-                    h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
-                    flight.activations.append(h)
-                    flight.contexts.append(context)
+                    h = self._through(layer, minibatch, flight, h)
         if self.last and self._phase is not Phase.INVERSE:
             self._measure_output(minibatch, h, labels)
         return h
+
+    def _through(self, layer: Layer, minibatch: int, flight: Flight, h: Tensor) -> Tensor:
+        """Return h_l of one layer in F, after the probes of those below it, and begin its own."""
+        local = self._call(layer, minibatch, Mode.LOCAL)
+        if flight.probes is not None:
+            flight.probes.through(layer, local)
+        h, context = layer.f.with_context(h, self._call(layer, minibatch, Mode.FORWARD))
+        flight.activations.append(h)
+        flight.contexts.append(context)
+        if flight.probes is not None and self._inverses.teaches(layer):
+            flight.probes.begin(layer, h, layer.sigma(self._epoch, minibatch), local)
+        if flight.probes is not None and layer.is_output:
+            flight.probes.arrived(h)
+        return h
+
+    def probes(self, minibatch: int) -> list[Tensor]:
+        """Return the probes that go up with F, one tensor ``[P B, ...]`` or none."""
+        flight = self._flights.get(minibatch)
+        return [] if flight is None or flight.probes is None else flight.probes.up()
+
+    def answers(self, minibatch: int) -> list[Tensor]:
+        """Return what goes down with T for the probes of stages below, one tensor ``[P B, K]`` or none."""
+        probes = self._flights[minibatch].probes
+        return [] if probes is None else probes.down()
 
     def inverse(self, minibatch: int) -> None:
         """I: K updates of every inverse in the stage that learns, fewer of one that is near enough before."""
@@ -152,13 +166,15 @@ class Stage:
         if self._phase is Phase.INVERSE:
             del self._flights[minibatch]
 
-    def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
+    def target(self, minibatch: int, delta: Tensor | None, answers: Tensor | None = None) -> Tensor | None:
         """T: take the signal of the stage's last layer (None in the last stage, which makes its own).
 
         Returns that of the layer below the stage, None in the first stage. For most rules it is delta. Of a
-        rule of one wave the last stage gets the first one, too.
+        rule of one wave the last stage gets the first one, too. ``answers`` are those that came with it.
         """
-        flight = self._flights.setdefault(minibatch, _Flight())
+        flight = self._flights.setdefault(minibatch, Flight())
+        if flight.probes is not None:
+            flight.probes.answered(answers, len(flight.activations[0]))
         if delta is None:
             assert flight.labels is not None, "F comes first"
             delta = self.rule.output(flight.activations[-1], flight.labels, self.loss)
@@ -172,7 +188,7 @@ class Stage:
         flight.targets = targets[::-1]
         return flight.targets[0]
 
-    def _next_target(self, minibatch: int, flight: _Flight, position: int, above: Tensor) -> Tensor:
+    def _next_target(self, minibatch: int, flight: Flight, position: int, above: Tensor) -> Tensor:
         layer, rule = self.layers[position], self.rule
         if isinstance(rule, OneWaveRule):
             return rule.next_signal(layer, above, self._call(layer, minibatch, Mode.LOCAL).inverse())
@@ -194,7 +210,7 @@ class Stage:
         for position in reversed(range(len(self.layers))):
             layer = self.layers[position]
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            seen = self._seen(flight, position, call)
+            seen = flight.seen(position, layer, self.rule, self.loss, call)
             at = Passage(layer, seen, descent, call, knows_input or position > 0)
             for name, value in alignment(self.rule, at):
                 self.meter.add(f"layer/{layer.index}/{name}", value.item())
@@ -214,7 +230,7 @@ class Stage:
         measured = minibatch % LENGTH_EVERY == 0 and not isinstance(self.rule, OneWaveRule)
         for position, layer in enumerate(self.layers):
             call = self._call(layer, minibatch, Mode.LOCAL, flight.contexts[position])
-            seen = self._seen(flight, position, call)
+            seen = flight.seen(position, layer, self.rule, self.loss, call)
             if self._phase is not Phase.INVERSE:
                 losses[layer.index] = _prepared(layer.forward, self.rule.forward_update(layer, seen, call))
                 if measured:
@@ -231,22 +247,13 @@ class Stage:
         for index, length in _floats(lengths).items():
             self.meter.add(f"layer/{index}/displacement", length)
 
-    def _seen(self, flight: _Flight, position: int, call: Call) -> Seen:
-        """Return what F and T left in one layer, and the displacement that the rule makes of it."""
-        signal = flight.targets[position + 1]
-        assert signal is not None, "T comes first"
-        assert flight.labels is not None, "F comes first"
-        h_in, h_out = flight.activations[position : position + 2]
-        above = self.rule.displacement(self.layers[position], h_out, signal, call)
-        return Seen(h_in, h_out, above, flight.targets[position], flight.labels, self.loss)
-
     def _learns_in_update(self, layer: Layer) -> bool:
         own = self._flow.inverse_in == "U" and self._phase is not Phase.FORWARD
         return own and self._inverses.teaches(layer)
 
     def _call(self, layer: Layer, minibatch: int, mode: Mode, context: Tensor | None = None) -> Call:
         self.now = layer.index
-        randomness = Randomness(self.seed, layer.index, minibatch, self._phase)
+        randomness = Randomness(self.seed, layer.index, minibatch, self._named)
         return Call(randomness, mode, context=context, epoch=self._epoch)
 
     def measured_of_split(self) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dtp_dist.algorithm.build import layer_maps, layer_shapes, weights_generator
-from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import LayerOptions, Shape, all_layers
 from dtp_dist.algorithm.layers.initial import ZEROS
 from dtp_dist.algorithm.maps.base import Map
+from dtp_dist.algorithm.maps.feedback import Feedback
 from dtp_dist.algorithm.optimizers.kinds import ImportedOptions
 from dtp_dist.algorithm.options import RangeError
 from dtp_dist.algorithm.rules import Rule
@@ -113,6 +113,7 @@ def _check_network(config: Config) -> None:
         text = f"gives {list(shapes[-1])}, but the last layer must give a row of outputs, one per class"
         raise ConfigError(f"model.layers.{len(shapes) - 1}: {text}")
     _check_inverses(config, shapes, rule)
+    _check_passes(config, rule)
     if not rule.flow().target_reads_forward:
         _check_one_wave(config, shapes, rule.inverses())
     _check_minibatch_norms(config, rule)
@@ -135,6 +136,15 @@ def _check_inverses(config: Config, shapes: list[Shape], rule: Rule) -> None:
             text = f"rule.name={config.rule.name} has weights of its own for the products in layer {index}"
             how = "which are not known of a module of yours; write layers of other kinds"
             raise ConfigError(f"model.layers.{place}.kind: {text}, {how}")
+
+
+def _check_passes(config: Config, rule: Rule) -> None:
+    """Check that passes of inverse updates have something to update."""
+    for key in ("inverse_passes_first", "inverse_pass"):
+        value = getattr(config.rule, key)
+        if value and not rule.learned_inverses():
+            text = f"{value} is not allowed with rule.name={config.rule.name}, whose inverses learn nothing"
+            raise ConfigError(f"rule.{key}: {text}; leave it out")
 
 
 def _check_one_wave(config: Config, shapes: Sequence[Shape], inverses: range) -> None:

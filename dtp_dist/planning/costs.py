@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
-from dtp_dist.algorithm.feedback import Feedback
+from dtp_dist.algorithm.build import inverse_parameters
 from dtp_dist.algorithm.layers import LayerOptions
 from dtp_dist.algorithm.layers.base import Shape
-from dtp_dist.algorithm.rules import Rule
+from dtp_dist.algorithm.maps.feedback import Feedback
+from dtp_dist.algorithm.rules import Rule, RuleOptions
 from dtp_dist.schedule import TWO_WAVES, Flow, Kind, Phase, kinds_of
 
 OPTIMIZER_WORK, ELEMENT_WORK, CALL_WORK = 120.0, 200.0, 3e6
@@ -77,11 +78,12 @@ class Costs:
         return sum(sum(self.stage(phase, layers, in_flight).values()) for phase in self.phases)
 
 
-def training_phases(update_order: str, rule: Rule) -> tuple[Phase, ...]:
-    """Return the phases that a minibatch of training goes through (``rule.update_order``)."""
-    if update_order == "minibatch":
-        return (Phase.BOTH,)
-    return (Phase.INVERSE, Phase.FORWARD) if rule.learned_inverses() else (Phase.FORWARD,)
+def training_phases(options: RuleOptions, rule: Rule) -> tuple[Phase, ...]:
+    """Return the phases that a minibatch of training goes through in every epoch but the first."""
+    learns = bool(rule.learned_inverses())
+    update = Phase.BOTH if options.update_order == "minibatch" else Phase.FORWARD
+    alone = learns and (options.inverse_pass or update is Phase.FORWARD)
+    return (Phase.INVERSE, update) if alone else (update,)
 
 
 def estimated_costs(
@@ -92,9 +94,11 @@ def estimated_costs(
     phases: Iterable[Phase] = (Phase.BOTH,),
 ) -> Costs:
     """Return the layers' costs as ``action_work`` counts them; the same network always gives the same."""
-    work = action_work(layers, shapes, rule, batch_size)
-    flow = rule.flow()
-    return Costs({phase: {kind: work[kind] for kind in kinds_of(phase, flow)} for phase in phases})
+    flow, found = rule.flow(), {}
+    for phase in phases:
+        work = action_work(layers, shapes, rule, batch_size, phase)
+        found[phase] = {kind: work[kind] for kind in kinds_of(phase, flow)}
+    return Costs(found)
 
 
 def given_costs(
@@ -129,52 +133,52 @@ def without_inverses(costs: Costs) -> Costs:
 
 
 def action_work(
-    layers: Sequence[LayerOptions], shapes: Sequence[Shape], rule: Rule, batch_size: int
+    layers: Sequence[LayerOptions],
+    shapes: Sequence[Shape],
+    rule: Rule,
+    batch_size: int,
+    phase: Phase = Phase.BOTH,
 ) -> dict[Kind, list[float]]:
-    """Return the work of each action in each layer per minibatch, in floating-point operations.
+    """Return the work of each action in each layer per minibatch of a phase, in floating-point operations.
 
     F and U are one forward product each; I is K times what the rule says (for dtp one of f, two of g) where
     the inverse learns; T is two of g, or one of f where the target goes through its transpose. Of a rule
     whose inverses learn in U, that is in U, once; T of one with signals is one g of their rows. Where the
-    outputs' signal is handed on as it is, T is nothing, and U has the product that it takes. Elementwise
-    work, overhead and optimizer steps are added. A layer without parameters only passes numbers on, which
-    counts as nothing.
+    outputs' signal is handed on as it is, T is nothing, and U has the product that it takes. Probes go
+    through every layer above their own. Elementwise work, overhead and optimizer steps are added. A layer
+    without parameters only passes numbers on, which counts as nothing.
     """
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
-    inverted, learned, flow = rule.inverted(), rule.learned_inverses(), rule.flow()
-    rows, broadcast = rule.target_rows(shapes[-1][0]), rule.feedback is Feedback.DIRECT
+    inverted, flow = rule.inverted(), rule.flow()
+    learned = rule.learned_inverses() if phase is not Phase.FORWARD else range(0)
+    rows, broadcast, probes = rule.target_rows(shapes[-1][0]), rule.feedback is Feedback.DIRECT, 0
     for index, options in enumerate(layers, 1):
         step = OPTIMIZER_WORK * float(options.parameters(shapes[index - 1]))
+        own = OPTIMIZER_WORK * float(inverse_parameters(options, index, shapes, rule))
         f, g = _map_work(options, shapes[index - 1], batch_size)
-        direct = (
-            _direct_work(shapes, index, rule, batch_size) if options.parameters(shapes[index - 1]) else 0.0
-        )
-        target = (
-            (1 if options.affine_inverse else 2) * g
-            if index in inverted
-            else f
-            if index > 1 and not broadcast
-            else 0.0
-        )
+        target = f if index > 1 and not broadcast else 0.0
+        if index in inverted:
+            target = g if options.affine_inverse else 2 * g
         if rows is not None:
             g = _map_work(options, shapes[index - 1], rows)[1]
             target = g if index in inverted else 0.0
-        update = rule.inverse_work(f, g, affine=options.affine_inverse)
-        own = options.inverse
+        if broadcast:
+            g = _direct_work(shapes, index, batch_size) if own else 0.0
+        update = f + step + (g if broadcast else 0.0) if phase is not Phase.INVERSE else 0.0
+        inverse = rule.inverse_work(f, g, affine=options.affine_inverse) if index in learned else 0.0
+        own = own if index in learned else 0.0
         if flow.inverse_in == "U":
-            works = (f, 0.0, target, f + step + direct + (update + step if index in learned else 0.0))
+            works = (f * (1 + probes), 0.0, target, update + inverse + own)
         else:
-            inverse = own.planned * (update + step / own.samples) if index in learned else 0.0
-            works = (f, inverse, target, f + step + direct)
+            works = (f, options.inverse.planned * (inverse + own / options.inverse.samples), target, update)
         for kind, work in zip(Kind, works, strict=True):
             found[kind].append(work)
+        probes += rule.probes and index in learned and own > 0
     return found
 
 
-def _direct_work(shapes: Sequence[Shape], index: int, rule: Rule, batch_size: int) -> float:
-    """Return the work of making a layer's displacement of the outputs' signal, 0 without a map for it."""
-    if rule.feedback is not Feedback.DIRECT or index not in rule.inverses():
-        return 0.0
+def _direct_work(shapes: Sequence[Shape], index: int, batch_size: int) -> float:
+    """Return the work of one map from the outputs straight to a layer, on a minibatch."""
     units = prod(shapes[index])
     return batch_size * units * (2.0 * prod(shapes[-1]) + ELEMENT_WORK) + CALL_WORK
 

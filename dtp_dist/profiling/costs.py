@@ -38,7 +38,7 @@ def costs_of(config: Config, in_flight: Iterable[int], *, measured: bool, second
         return measured_costs(config, in_flight, seconds)
     layers = config.model.options
     rule = config.build_rule()
-    phases = training_phases(config.rule.update_order, rule)
+    phases = training_phases(config.rule, rule)
     return estimated_costs(layers, shapes_of(config), rule, config.data.batch_size, phases)
 
 
@@ -47,7 +47,7 @@ def _virtual_costs(config: Config, partition: Sequence[int]) -> Costs:
     milliseconds = [config.parallel.action_costs(stage) for stage in range(len(partition))]
     times = [{Kind(kind): each / 1e3 for kind, each in stage.items()} for stage in milliseconds]
     rule = config.build_rule()
-    return given_costs(partition, times, training_phases(config.rule.update_order, rule), rule.flow())
+    return given_costs(partition, times, training_phases(config.rule, rule), rule.flow())
 
 
 def pipeline_of(config: Config, in_flight: Iterable[int], *, measured: bool) -> Pipeline:

@@ -46,7 +46,7 @@ def measured_costs(config: Config, in_flight: Iterable[int], seconds: float) -> 
     if instances:
         text = f"measured would train the module instance of layer {instances[0]} on noise; write flops"
         raise ConfigError(f"parallel.balance: {text}")
-    phases = training_phases(config.rule.update_order, config.build_rule())
+    phases = training_phases(config.rule, config.build_rule())
     depths = sorted({min(depth, 3) for depth in in_flight if depth > 1 and layers > 1})
     short, factors = _few_iterations(config)
     start = time.perf_counter()

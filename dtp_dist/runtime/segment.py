@@ -16,6 +16,7 @@ class Segment:
         first: number of the first minibatch, counted from the run's start (from 0 in an evaluation).
         offset: place of the first minibatch within its epoch.
         passes: how often each minibatch of the data comes, under a number of its own (in an evaluation).
+        repeat: which it is of several passes of inverse updates over the same minibatches, from 0.
     """
 
     phase: Phase
@@ -25,6 +26,7 @@ class Segment:
     count: int
     offset: int
     passes: int = 1
+    repeat: int = 0
 
     @property
     def minibatches(self) -> range:

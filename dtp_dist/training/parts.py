@@ -32,9 +32,9 @@ def total_steps(config: Config, per_epoch: int) -> int:
 def parts(config: Config, per_epoch: int, start: int = 0) -> Iterator[Part]:
     """Yield the parts of a run from minibatch ``start`` on, ``per_epoch`` minibatches to the epoch.
 
-    The last part always ends in a checkpoint and an evaluation. With ``rule.update_order=epoch`` an epoch
-    begins with a pass of inverse updates over all of its minibatches; a run that starts inside an epoch has
-    that pass behind it.
+    The last part always ends in a checkpoint and an evaluation. With ``rule.update_order=epoch``, or where
+    the rule has passes of inverse updates of its own, an epoch begins with them, over all of its minibatches;
+    a run that starts inside an epoch has them behind it.
     """
     train, total = config.train, total_steps(config, per_epoch)
     while start < total:
@@ -58,12 +58,19 @@ def parts(config: Config, per_epoch: int, start: int = 0) -> Iterator[Part]:
 def _segments(
     config: Config, epoch: int, start: int, end: int, epoch_end: int, offset: int
 ) -> Iterator[Segment]:
-    if config.rule.update_order == "minibatch":
-        yield Segment(Phase.BOTH, "train", epoch, start, end - start, offset)
-        return
-    if offset == 0 and config.build_rule().learned_inverses():
-        yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0)
-    yield Segment(Phase.FORWARD, "train", epoch, start, end - start, offset)
+    for repeat in range(_inverse_passes(config, epoch) if offset == 0 else 0):
+        yield Segment(Phase.INVERSE, "train", epoch, start, epoch_end - start, 0, repeat=repeat)
+    phase = Phase.BOTH if config.rule.update_order == "minibatch" else Phase.FORWARD
+    yield Segment(phase, "train", epoch, start, end - start, offset)
+
+
+def _inverse_passes(config: Config, epoch: int) -> int:
+    """Return how many passes of inverse updates alone an epoch begins with."""
+    rule = config.rule
+    if not config.build_rule().learned_inverses():
+        return 0
+    further = int(rule.inverse_pass) if epoch else rule.inverse_passes_first
+    return further + (rule.update_order == "epoch")
 
 
 def check_schedules(config: Config, per_epoch: int, start: int) -> None:

@@ -1,9 +1,10 @@
 """What travels between two stages; `wire.py` has its wire form.
 
 HELLO        no payload; opens a link, sequence 0
-ACTIVATION   h_l(k) [B, ...] and its labels, int64 [B] or float32 [B, K], from stage s to s+1
+ACTIVATION   h_l(k) [B, ...] and its labels, int64 [B] or float32 [B, K], from stage s to s+1; where the rule
+             probes, what P layers below gave with noise, as it is here [P B, ...], next to them
 TARGET       delta_l(k) [B, ...], from stage s+1 to s, or what the rule sends in its place; where
-             diagnostics measure, -dLoss/dh_l(k) next to it
+             diagnostics measure, -dLoss/dh_l(k) next to it; then what came of those P probes [P B, K]
 
 An h_l of two values may be packed: one bit a unit, in the order of its units, lowest bit of a byte first.
 """
@@ -36,7 +37,7 @@ __all__ = [
     "payload_problem",
 ]
 
-HEADER_BYTES = 122
+HEADER_BYTES = 156
 MAX_DIMENSIONS = 6
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.uint8)
 _RUN_ID_BYTES = 16
@@ -63,7 +64,7 @@ class Bits(Enum):
 
 
 ENCODINGS = (*DTYPES, *Bits)
-PAYLOADS = {MessageKind.HELLO: (0,), MessageKind.ACTIVATION: (2,), MessageKind.TARGET: (1, 2)}
+PAYLOADS = {MessageKind.HELLO: (0,), MessageKind.ACTIVATION: (2, 3), MessageKind.TARGET: (1, 2, 3)}
 """How many payloads a message of each kind may have."""
 MAX_PAYLOADS = max(max(counts) for counts in PAYLOADS.values())
 
@@ -132,10 +133,10 @@ class Payload(NamedTuple):
 class Message:
     """One minibatch's activation or displacement on its way between two stages.
 
-    payloads: `(h [B, ...], labels int64 [B] or float32 [B, K])` of an ACTIVATION, `(delta [B, ...],)` of a
-    TARGET, or `(delta, descent)`, of one encoding; none of a HELLO. phase: of its segment. sender: stage.
-    layer: the l of h_l or delta_l. minibatch: k. packed: what the bytes of the first payload stand for, if
-    bits.
+    payloads: `(h [B, ...], labels int64 [B] or float32 [B, K])` of an ACTIVATION, and probes [P B, ...];
+    `(delta [B, ...],)` of a TARGET, and a descent, and answers to probes; none of a HELLO. phase: of its
+    segment. sender: stage. layer: the l of h_l or delta_l. minibatch: k. packed: what the bytes of the first
+    payload stand for, if bits.
 
     Raises MessageError for payloads of another number, encoding or shape, or without examples.
     """
@@ -187,11 +188,21 @@ def payload_problem(kind: MessageKind, payloads: tuple[Payload, ...]) -> str | N
         if not 1 <= len(payload.shape) <= MAX_DIMENSIONS or not all(0 < n < 2**32 for n in payload.shape):
             return f"got {payload}, expected 1 to {MAX_DIMENSIONS} dimensions, none empty"
     if kind is MessageKind.ACTIVATION:
-        return _labels_problem(payloads[1], payloads[0].shape[0])
+        problem = _labels_problem(payloads[1], payloads[0].shape[0])
+        return problem or _probes_problem(payloads[0], payloads[2:])
     if any(isinstance(payload.encoding, Bits) for payload in payloads):
         return "got bits, which only an activation can be"
     if len({payload.encoding for payload in payloads}) > 1:
-        return f"got {payloads[0]} and {payloads[1]}, expected both of one encoding"
+        return f"got {', '.join(map(str, payloads))}, expected all of one encoding"
+    return None
+
+
+def _probes_problem(h: Payload, probes: tuple[Payload, ...]) -> str | None:
+    """What is wrong with probes next to an activation, if there are such: they must be like several of it."""
+    for each in probes:
+        alike = each.encoding == h.encoding and each.shape[1:] == h.shape[1:]
+        if isinstance(each.encoding, Bits) or not alike or each.shape[0] % h.shape[0]:
+            return f"got probes {each} next to {h}, expected numbers like it, for each example as many"
     return None
 
 

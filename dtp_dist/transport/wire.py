@@ -4,7 +4,7 @@ The header is little-endian, without padding:
 
     magic 4s | version u16 | kind u8 | kind of the link u8 | phase u8 | run id 16s | generation u32 |
     sequence u64 | sender stage u32 | layer u32 | minibatch u64 | number of payloads u8 |
-    2 x (encoding u8 | number of dimensions u8 | shape 6 x u32 | payload bytes u64)
+    3 x (encoding u8 | number of dimensions u8 | shape 6 x u32 | payload bytes u64)
 
 The encoding is the code of a dtype, or of bits: then the shape is that of the units, and the bytes are theirs
 divided by 8, rounded up.
@@ -41,7 +41,7 @@ __all__ = ["Buffer", "Header", "decode", "encode", "read_header", "split", "to_m
 
 Buffer = bytes | bytearray | memoryview
 
-MAGIC, VERSION = b"DTPD", 1
+MAGIC, VERSION = b"DTPD", 2
 _REMEMBERED = 256  # descriptions of payloads; a link's are nearly all alike
 
 _FIXED = struct.Struct("<4sHBBB16sIQIIQB")

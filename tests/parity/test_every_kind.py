@@ -78,7 +78,7 @@ def test_a_pipeline_of_processes_equals_the_reference(tmp_path, rule):
     assert reference != result(tmp_path / "exact", rule), "there was no delay"
 
 
-@pytest.mark.parametrize("rule", ["ldrl", "fw_dtp", "ccl"])
+@pytest.mark.parametrize("rule", ["ldrl", "fw_dtp", "ccl", "ddtp_linear"])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, rule):
     whole = result(tmp_path / "whole", rule, "train.checkpoint_every=6")
     cut = tmp_path / "cut"

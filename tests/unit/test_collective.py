@@ -199,7 +199,7 @@ class PassThrough:
 
     layers = (SimpleNamespace(index=4),)
 
-    def begin(self, phase: Phase, epoch: int, passes: int) -> None:
+    def begin(self, phase: Phase, epoch: int, passes: int, repeat: int) -> None:
         pass
 
     def forward(self, minibatch: int, h: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

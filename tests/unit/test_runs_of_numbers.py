@@ -24,6 +24,7 @@ from dtp_dist.runtime.stage.service import largest_message
 from dtp_dist.storage.export_file import export
 from dtp_dist.training.evaluate import evaluate
 from dtp_dist.training.totals import Totals
+from dtp_dist.transport.messages import HEADER_BYTES
 from dtp_dist.trials.trial import in_words, metric_of
 from runs import read_metrics, read_result, small
 
@@ -230,7 +231,7 @@ def test_labels_of_numbers_are_counted_in_plans_and_in_what_a_link_may_carry(tmp
     config = replace(config, run_dir=str(tmp_path / "run"))
     shortest = replace(config, train=replace(config.train, max_steps=7, epochs=1))
     result = train(shortest).result
-    evaluation = 2 * 2 * 122 + (40 + 80) * 2 * (24 + K) * 4
+    evaluation = 2 * 2 * HEADER_BYTES + (40 + 80) * 2 * (24 + K) * 4
     assert result["messages_bytes"] == 7 * sum(found.sent) + evaluation
     classes = of_numbers("model.loss=mse")
     assert label_columns(classes) is None
@@ -250,7 +251,7 @@ def test_virtual_stages_send_numbers_in_place_of_numbers(tmp_path):
     for name, overrides in {"virtual": ("parallel.virtual_costs=0",), "real": ()}.items():
         config = of_numbers(*NUMBERS, "parallel.stages=2", "train.evaluate_every=0", *overrides)
         sent[name] = train(replace(config, run_dir=str(tmp_path / name))).result
-    evaluation = 2 * 122 + (40 + 80) * (24 + K) * 4
+    evaluation = 2 * HEADER_BYTES + (40 + 80) * (24 + K) * 4
     assert sent["real"]["messages_bytes"] - sent["virtual"]["messages_bytes"] == evaluation
     assert sent["virtual"]["test_error"] is None
 

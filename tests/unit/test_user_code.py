@@ -88,6 +88,10 @@ def _in(folder: Path, config: Config) -> Config:
             r"^rule.name: .* a Flowing, whose T reads nothing of F; derive it from OneWaveRule",
         ),
         (
+            {"name": "user_rules:Claiming", "probing": True},
+            r"^rule.name: .* a Probing, whose inverses learn from probes; return Flow\(inverse_in='U'\) from",
+        ),
+        (
             {"name": "user_rules:Claiming", "needs": {"target_reads_forward": False}},
             r"^rule.name: .* raised ValueError: a target pass that reads nothing of F goes with inverse_in=",
         ),

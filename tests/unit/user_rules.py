@@ -54,14 +54,21 @@ class Flowing(DifferenceTargetPropagation):
         return Flow(**self.options.needs)
 
 
+class Probing(Flowing):
+    """It wants answers to its probes."""
+
+    probes = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claiming(DTPOptions):
     """Its rule is not what its flow says."""
 
     needs: dict[str, Any] = option(dict, doc="of the flow")
+    probing: bool = False
 
     def build(self, layers: int) -> Rule:
-        return Flowing(self, layers)
+        return (Probing if self.probing else Flowing)(self, layers)
 
 
 @dataclass(frozen=True, kw_only=True)

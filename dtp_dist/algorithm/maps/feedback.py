@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
 from dtp_dist.algorithm.maps.dense import DenseMap
+
+
+class Feedback(Enum):
+    """What stands in the place of a layer's inverse."""
+
+    INVERSE = "g_l itself, from h_l's shape back to h_{l-1}'s"
+    WEIGHTS = "weights that take the place of f_l's own in its transpose"
+    DIRECT = "a map from the outputs' shape to h_l's"
 
 
 class FeedbackWeights(Map):

@@ -9,9 +9,10 @@ from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
 from dtp_dist.algorithm.rules.ccl import CCLOptions
-from dtp_dist.algorithm.rules.dfa import DFAOptions
 from dtp_dist.algorithm.rules.dtp import DTPOptions
-from dtp_dist.algorithm.rules.feedback_alignment import FeedbackAlignmentOptions
+from dtp_dist.algorithm.rules.feedback.ddtp_linear import DDTPLinearOptions
+from dtp_dist.algorithm.rules.feedback.dfa import DFAOptions
+from dtp_dist.algorithm.rules.feedback.feedback_alignment import FeedbackAlignmentOptions
 from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
 from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
@@ -28,6 +29,7 @@ RULES: dict[str, type[RuleOptions]] = {
     "backprop": BackpropOptions,
     "feedback_alignment": FeedbackAlignmentOptions,
     "dfa": DFAOptions,
+    "ddtp_linear": DDTPLinearOptions,
     "ldrl": LDRLOptions,
     "autoencoder": AutoencoderOptions,
     "ccl": CCLOptions,
@@ -65,6 +67,9 @@ def built(options: RuleOptions, layers: int) -> Rule:
         raise RangeError("name", f"{call} returned a {type(rule).__name__}, no Rule")
     if not flow.target_reads_forward and not isinstance(rule, OneWaveRule):
         text = "whose T reads nothing of F; derive it from OneWaveRule (dtp_dist.algorithm.rules)"
+        raise RangeError("name", f"{call} returned a {type(rule).__name__}, {text}")
+    if rule.probes and flow.inverse_in != "U":
+        text = "whose inverses learn from probes; return Flow(inverse_in='U') from flow()"
         raise RangeError("name", f"{call} returned a {type(rule).__name__}, {text}")
     if (
         flow.inverse_in == "U"

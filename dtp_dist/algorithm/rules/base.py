@@ -13,13 +13,13 @@ from typing import Annotated, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer, Shape
 from dtp_dist.algorithm.losses import CROSS_ENTROPY
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
+from dtp_dist.algorithm.maps.feedback import Feedback
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
-from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, option
+from dtp_dist.algorithm.options import OneOf, Options, Positive, RangeError, Whole, option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.flow import TWO_WAVES, Flow
 from dtp_dist.phase import Phase
@@ -46,6 +46,7 @@ class Seen(NamedTuple):
         below: what T made of it for the layer below; None in layer 1.
         labels: int64 ``[B]`` or float32 ``[B, K]``.
         loss: of the outputs.
+        answer: what noise at h_l did to the outputs, ``[B, K]``, where the rule probes and g_l learns.
     """
 
     h_in: Tensor
@@ -54,6 +55,7 @@ class Seen(NamedTuple):
     below: Tensor | None
     labels: Tensor
     loss: Loss
+    answer: Tensor | None = None
 
 
 def mean_square(residual: Tensor) -> Tensor:
@@ -75,6 +77,10 @@ class RuleOptions(Options):
         "minibatch",
         doc="inverse and forward updates alternate per minibatch, or per epoch (Lee et al.'s original order)",
     )
+    inverse_passes_first: Whole = option(
+        0, doc="further passes over the training set, before the first epoch, in which inverses alone learn"
+    )
+    inverse_pass: bool = option(False, doc="whether there is such a pass before every later epoch, too")
 
     @abstractmethod
     def build(self, layers: int) -> Rule:
@@ -112,11 +118,14 @@ class Rule(ABC):
     Attributes:
         classes_alone: whether labels must be classes.
         feedback: what its inverses are.
+        probes: whether they learn, in U, from what noise at their layer does to the outputs
+            (``rules/feedback/probes.py``).
         loss: of the network's outputs.
     """
 
     classes_alone = False
     feedback: ClassVar[Feedback] = Feedback.INVERSE
+    probes: ClassVar[bool] = False
     loss: Loss = CROSS_ENTROPY
 
     normalizes_targets = False

@@ -29,13 +29,19 @@ BeforeAction = Callable[[Action], None]
 class Computes(Protocol):
     """What does the actions: ``algorithm.stage.Stage``, or what takes its place."""
 
-    def begin(self, phase: Phase, epoch: int, passes: int = 1) -> None: ...
+    def begin(self, phase: Phase, epoch: int, passes: int = 1, repeat: int = 0) -> None: ...
 
-    def forward(self, minibatch: int, h: Tensor, labels: Tensor) -> Tensor: ...
+    def forward(self, minibatch: int, h: Tensor, labels: Tensor, probes: Tensor | None = None) -> Tensor: ...
+
+    def probes(self, minibatch: int) -> list[Tensor]: ...
 
     def inverse(self, minibatch: int) -> None: ...
 
-    def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None: ...
+    def target(
+        self, minibatch: int, delta: Tensor | None, answers: Tensor | None = None
+    ) -> Tensor | None: ...
+
+    def answers(self, minibatch: int) -> list[Tensor]: ...
 
     def align(self, minibatch: int, descent: Tensor | None, *, knows_input: bool = True) -> Tensor | None: ...
 
@@ -113,7 +119,7 @@ class Executor:
             Kind.TARGET: self._target,
             Kind.UPDATE: self._update,
         }
-        stage.begin(segment.phase, segment.epoch, segment.passes)
+        stage.begin(segment.phase, segment.epoch, segment.passes, segment.repeat)
 
     @property
     def finished(self) -> bool:
@@ -169,18 +175,20 @@ class Executor:
             link.send(message)
 
     def _forward(self, minibatch: int) -> None:
+        probes: list[Tensor] = []
         if self._links.activation_in is None:
             assert self._source is not None
             with self._timeline.during(Activity.DATA, minibatch):
                 h, labels = self._source(minibatch)
         else:
-            h, labels = self._receive(self._links.activation_in, Kind.FORWARD, minibatch)
+            h, labels, *probes = self._receive(self._links.activation_in, Kind.FORWARD, minibatch)
         with self._timeline.during(Activity.FORWARD, minibatch):
-            h = self._stage.forward(minibatch, h, labels)
+            h = self._stage.forward(minibatch, h, labels, *probes)
         if self._links.activation_out is not None:
             link, top = self._links.activation_out, self._layers[-1]
             sent, packed = self._encoding.activation(h, minibatch)
-            self._send(link, Kind.FORWARD, top, minibatch, (sent, labels), packed)
+            going = [self._encoding.numbers(each) for each in self._stage.probes(minibatch)]
+            self._send(link, Kind.FORWARD, top, minibatch, (sent, labels, *going), packed)
 
     def _inverse(self, minibatch: int) -> None:
         with self._timeline.during(Activity.INVERSE, minibatch):
@@ -188,18 +196,19 @@ class Executor:
 
     def _target(self, minibatch: int) -> None:
         measured = self._align_every and minibatch % self._align_every == 0
-        delta, descent = self._start, None
+        delta, descent, answers = self._start, None, []
         if self._links.target_in is not None:
-            received = self._receive(self._links.target_in, Kind.TARGET, minibatch)
-            delta, descent = received if measured else (*received, None)
+            delta, *answers = self._receive(self._links.target_in, Kind.TARGET, minibatch)
+            descent = answers.pop(0) if measured else None
         with self._timeline.during(Activity.TARGET, minibatch):
-            below = [self._stage.target(minibatch, delta)]
+            below = [self._stage.target(minibatch, delta, *answers)]
         if measured:
             with self._timeline.during(Activity.ALIGNMENT, minibatch):
                 known = self._encoding.knows_input
                 below.append(self._stage.align(minibatch, descent, knows_input=known))
         if self._links.target_out is not None:
             under = self._layers[0] - 1
+            below += self._stage.answers(minibatch)
             payloads = tuple(self._encoding.numbers(each) for each in below if each is not None)
             self._send(self._links.target_out, Kind.TARGET, under, minibatch, payloads)
 

@@ -15,6 +15,7 @@ from dtp_dist.algorithm.rules import Rule
 from dtp_dist.algorithm.transmission import PURPOSE, REAL, SAMPLE, SIGN, transmitted
 from dtp_dist.config import Config, label_bytes, shapes_of
 from dtp_dist.errors import MessageError
+from dtp_dist.phase import named
 from dtp_dist.runtime.layout import DTYPES
 from dtp_dist.schedule import Phase
 from dtp_dist.transport.messages import HEADER_BYTES, Bits, Message, MessageKind, Payload
@@ -28,10 +29,11 @@ class LinkEncoding:
 
     Args:
         layers: the stage's, 1-based.
+        repeat: which it is of several passes of the phase, from 0.
     """
 
-    def __init__(self, config: Config, rule: Rule, layers: range, phase: Phase) -> None:
-        self._seed, self._phase = config.seed, phase
+    def __init__(self, config: Config, rule: Rule, layers: range, phase: Phase, repeat: int = 0) -> None:
+        self._seed, self._named = config.seed, named(phase, repeat)
         self._numbers = DTYPES[config.train.dtype]
         self._narrow = torch.bfloat16 if config.parallel.message_dtype == "bfloat16" else self._numbers
         self._above = layers[-1] + 1
@@ -50,7 +52,7 @@ class LinkEncoding:
         """
         if self._sent not in BITS:
             return self.numbers(h), None
-        random = Randomness(self._seed, self._above, minibatch, self._phase)
+        random = Randomness(self._seed, self._above, minibatch, self._named)
         seen = transmitted(self._sent, h, lambda: random.generator(PURPOSE, 0, h.device))
         return pack(seen), Payload(BITS[self._sent], h.shape)
 
@@ -70,8 +72,9 @@ class LinkEncoding:
             raise MessageError(f"{message}: got {message.described[0]}, expected {due or 'numbers'}")
         if message.kind is not MessageKind.ACTIVATION:
             return [each.to(self._numbers) for each in payloads]
-        h, labels = payloads
-        return [h.to(self._numbers) if packed is None else unpack(h, packed, self._numbers), labels]
+        h, labels, *probes = payloads
+        h = h.to(self._numbers) if packed is None else unpack(h, packed, self._numbers)
+        return [h, labels, *(each.to(self._numbers) for each in probes)]
 
 
 def sent_as(config: Config, rule: Rule, layer: int, phase: Phase) -> str:
@@ -96,8 +99,21 @@ def message_bytes(
     rows = rule.target_rows(shapes[-1][0])
     encoding = BITS.get(sent_as(config, rule, layer + 1, phase), narrow)
     up = HEADER_BYTES + Payload(encoding, shape).nbytes + examples * label_bytes(columns)
-    down = Payload(narrow, (examples if rows is None else rows, *rule.signal_shape(layer, shapes)))
-    return up, HEADER_BYTES + down.nbytes
+    down = Payload(narrow, (examples if rows is None else rows, *rule.signal_shape(layer, shapes))).nbytes
+    probes = examples * probes_from(config, rule, layer, phase)
+    if probes:
+        up += Payload(narrow, (probes, *shapes[layer])).nbytes
+        down += Payload(narrow, (probes, *shapes[-1])).nbytes
+    return up, HEADER_BYTES + down
+
+
+def probes_from(config: Config, rule: Rule, layer: int, phase: Phase) -> int:
+    """Return how many layers up to ``layer`` (1-based) have a probe in a phase of training."""
+    if not rule.probes or phase in (Phase.FORWARD, Phase.EVALUATE):
+        return 0
+    shapes, learned = shapes_of(config), rule.learned_inverses()
+    each = enumerate(config.model.options[:layer], 1)
+    return sum(number in learned and options.parameters(shapes[number - 1]) > 0 for number, options in each)
 
 
 def pack(values: Tensor) -> Tensor:

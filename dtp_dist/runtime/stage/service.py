@@ -24,10 +24,11 @@ from dtp_dist.runtime.layout import DTYPES
 from dtp_dist.runtime.segment import Segment, StageSummary
 from dtp_dist.runtime.stage.faults import faults_from_environment
 from dtp_dist.runtime.stage.handshake import Address, Failure, LocalSetup, StageSetup
+from dtp_dist.runtime.stage.link_encoding import probes_from
 from dtp_dist.runtime.stage.worker import StageWorker, set_threads
 from dtp_dist.runtime.status_board import StatusBoard
 from dtp_dist.runtime.supervisor import Status
-from dtp_dist.schedule import Span
+from dtp_dist.schedule import Phase, Span
 from dtp_dist.storage.checkpoint import layer_file, pack_layer, read_layer, unpack_layer
 from dtp_dist.storage.files import write_file
 from dtp_dist.system.process import signal_with_parent
@@ -269,6 +270,7 @@ def largest_message(config: Config) -> int:
     examples = max(config.data.batch_size, config.data.eval_batch_size, rows)
     widest = max(_numel(shape) for shape in shapes)
     tensors = 2 if config.monitor.alignment_every else 1  # a measured displacement has company
+    tensors += probes_from(config, config.build_rule(), len(shapes) - 1, Phase.BOTH)
     numbers = tensors * widest * DTYPES[config.train.dtype].itemsize
     return HEADER_BYTES + examples * (numbers + most_label_bytes(config))
 

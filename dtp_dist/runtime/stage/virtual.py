@@ -53,6 +53,7 @@ class VirtualStage:
         layers: the numbers of its layers.
         shapes: of h_0 .. h_L, one example each.
         costs: milliseconds of every action, by its letter.
+        probes, answers: how many it sends up and down, where inverses learn.
         dtype: of what it sends.
     """
 
@@ -63,6 +64,8 @@ class VirtualStage:
         costs: Mapping[str, float],
         rule: Rule,
         *,
+        probes: int = 0,
+        answers: int = 0,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -73,6 +76,7 @@ class VirtualStage:
         self._below, self._above = shapes[layers[0] - 1], shapes[layers[-1]]
         self._signal = rule.signal_shape(layers[0] - 1, shapes)
         self._costs, self._dtype, self._device = costs, dtype, device
+        self._probes, self._answers, self._outputs = probes, answers, shapes[-1]
         self._pace = Pace()
         self._phase = Phase.BOTH
         self._in_flight: dict[int, int] = {}
@@ -88,16 +92,16 @@ class VirtualStage:
         nothing = self._nothing((examples, *labels.shape[1:]), labels.dtype)
         return self._nothing((examples, *self._below)), nothing
 
-    def begin(self, phase: Phase, epoch: int, passes: int = 1) -> None:
+    def begin(self, phase: Phase, epoch: int, passes: int = 1, repeat: int = 0) -> None:
         """Start a segment."""
-        del epoch, passes
+        del epoch, passes, repeat
         self._phase, self.examples = phase, 0
 
     def abandon(self) -> None:
         """Forget every minibatch in flight."""
         self._in_flight.clear()
 
-    def forward(self, minibatch: int, h: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, minibatch: int, h: Tensor, labels: Tensor, probes: Tensor | None = None) -> Tensor:
         """F: return zeros ``[B, *shape]`` in place of h of the stage's last layer."""
         examples = len(labels)
         self._act(Kind.FORWARD)
@@ -107,13 +111,26 @@ class VirtualStage:
             self.examples += examples
         return self._nothing((examples, *self._above))
 
+    def probes(self, minibatch: int) -> list[Tensor]:
+        """Return as many zeros as probes go up with F."""
+        return self._rows_for(minibatch, self._probes, self._above)
+
+    def answers(self, minibatch: int) -> list[Tensor]:
+        """Return as many zeros as answers to probes go down with T."""
+        return self._rows_for(minibatch, self._answers, self._outputs)
+
+    def _rows_for(self, minibatch: int, probes: int, shape: Shape) -> list[Tensor]:
+        if not probes or self._phase in (Phase.FORWARD, Phase.EVALUATE):
+            return []
+        return [self._nothing((probes * self._in_flight[minibatch], *shape))]
+
     def inverse(self, minibatch: int) -> None:
         """I."""
         self._act(Kind.INVERSE)
         if self._phase is Phase.INVERSE:
             del self._in_flight[minibatch]
 
-    def target(self, minibatch: int, delta: Tensor | None) -> Tensor | None:
+    def target(self, minibatch: int, delta: Tensor | None, answers: Tensor | None = None) -> Tensor | None:
         """T: return zeros ``[B, *shape]`` for the stage below, None in the first stage."""
         self._act(Kind.TARGET)
         return self._down(minibatch, self._signal)

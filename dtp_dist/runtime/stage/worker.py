@@ -21,10 +21,10 @@ from dtp_dist.runtime.layout import DTYPES, layout_of
 from dtp_dist.runtime.segment import Report, Segment, StageSummary
 from dtp_dist.runtime.stage.executor import Executor, Links, Source
 from dtp_dist.runtime.stage.faults import Inject
-from dtp_dist.runtime.stage.link_encoding import LinkEncoding
+from dtp_dist.runtime.stage.link_encoding import LinkEncoding, probes_from
 from dtp_dist.runtime.stage.timeline import NOTHING, Timeline, in_words
 from dtp_dist.runtime.stage.virtual import VirtualStage
-from dtp_dist.schedule import ACTIONS, Action, Activity, Span
+from dtp_dist.schedule import ACTIONS, Action, Activity, Phase, Span
 from dtp_dist.system.process import resident_bytes
 
 MEGA = 1e6
@@ -81,11 +81,14 @@ class StageWorker:
 
     def _virtual_stage(self) -> VirtualStage:
         config = self.config
+        layers, rule = self.layout.layers(self.index), config.build_rule()
         return VirtualStage(
-            self.layout.layers(self.index),
+            layers,
             shapes_of(config),
             config.parallel.action_costs(self.index),
-            config.build_rule(),
+            rule,
+            probes=probes_from(config, rule, layers[-1], Phase.BOTH),
+            answers=probes_from(config, rule, layers[0] - 1, Phase.BOTH),
             dtype=self._dtype,
             device=self.device,
         )
@@ -106,7 +109,11 @@ class StageWorker:
             self.timeline,
             source=self._source(segment),
             encoding=LinkEncoding(
-                self.config, self.stage.rule, self.layout.layers(self.index), segment.phase
+                self.config,
+                self.stage.rule,
+                self.layout.layers(self.index),
+                segment.phase,
+                segment.repeat,
             ),
             done=self._done,
             before=self._inject if self._faults is not None else None,

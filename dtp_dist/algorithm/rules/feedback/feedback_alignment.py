@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dtp_dist.algorithm.feedback import Feedback
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.maps.base import Call
-from dtp_dist.algorithm.maps.feedback import FeedbackWeights
+from dtp_dist.algorithm.maps.feedback import Feedback, FeedbackWeights
 from dtp_dist.algorithm.options import option
 from dtp_dist.algorithm.rules.backprop import Backpropagation
 from dtp_dist.algorithm.rules.base import Rule, RuleOptions, pull_forward

@@ -1,0 +1,1 @@
+"""Rules whose signal comes down by other maps than the layers' inverses."""
