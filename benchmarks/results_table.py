@@ -139,15 +139,27 @@ def papers() -> Iterator[Line]:
 
 
 def search() -> Iterator[Line]:
-    """Yield the search of FW-DTP's settings, which looks at validation errors alone."""
+    """Yield the searches of settings, which look at validation errors alone."""
     rows = read("fw_dtp_search")
     for name in dict.fromkeys(row["config"] for row in rows):
-        mine = [row for row in pick(rows, config=name) if row["valid_error"] != "failed"]
-        best = min(mine, key=lambda row: float(row["valid_error"]))
-        value = f"validation error {float(best['valid_error']):.2f} % after {best['epochs']} epochs"
         title = f"best of {len(pick(rows, config=name))} trials of settings"
-        source = (f"{name}.yaml", UNKNOWN, one(mine, "machine"), one(mine, "date"))
-        yield Line("papers", title, value, "search_fw_dtp.py", *source)
+        yield found_best(pick(rows, config=name), title, "", UNKNOWN, "search_fw_dtp.py")
+    rows = read("rate_search")
+    for name, key in dict.fromkeys((row["config"], row["key"]) for row in rows):
+        mine = pick(rows, config=name, key=key)
+        values = dict.fromkeys(row["value"] for row in mine)
+        title = f"best of {len(values)} values of `{key}`"
+        yield found_best(mine, title, "value", one(mine, "seed"), "search_rate.py")
+
+
+def found_best(rows: Sequence[Row], title: str, shown: str, seeds: str, script: str) -> Line:
+    """Return the line of a search: its best trial, with what it has in the column ``shown``."""
+    done = [row for row in rows if row["valid_error"] != "failed"]
+    best = min(done, key=lambda row: float(row["valid_error"]))
+    value = f"validation error {float(best['valid_error']):.2f} % after {best['epochs']} epochs"
+    value = f"{best[shown]}: {value}" if shown else value
+    source = (f"{best['config']}.yaml", seeds, one(rows, "machine"), one(rows, "date"))
+    return Line("papers", title, value, script, *source)
 
 
 def speed() -> Iterator[Line]:

@@ -14,6 +14,7 @@ ERNOULT = "Ernoult et al. 2022, arXiv 2201.13415"
 SHIBUYA = "Shibuya et al. 2023, arXiv 2212.10352"
 KAO = "Kao and Hariharan 2024, arXiv 2409.19841"
 RERUN = "re-run by others, MLP, 100 epochs"
+ERNOULT_TWIN = f"{ERNOULT}, with rate 0.05 and no decay"
 TWIN = "its twin by backpropagation"
 
 
@@ -85,7 +86,7 @@ EXPERIMENTS = {
     "ernoult2022_vgg_cifar10": Experiment(
         "L-DRL, VGG-like", CIFAR, 10.62, ERNOULT, "read", twin="ernoult2022_vgg_cifar10_backprop"
     ),
-    "ernoult2022_vgg_cifar10_backprop": Experiment(TWIN, CIFAR, 10.93, ERNOULT, "read"),
+    "ernoult2022_vgg_cifar10_backprop": Experiment(TWIN, CIFAR, 10.93, ERNOULT_TWIN, "read"),
     "shibuya2023_mnist": Experiment(
         "FW-DTP without batch norm, 784-5x256-10", "MNIST", twin="shibuya2023_mnist_backprop"
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from dtp_dist import load_config
 from dtp_dist.algorithm.optimizers.schedules import scheduled
 from dtp_dist.config import Config, to_dict, to_yaml
 from dtp_dist.profiling.resolve import resolve
+from dtp_dist.text.dotted import flat
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("digits_dtp", "fashion_mnist_dtp", "mnist_backprop", "mnist_dtp_adam", "resnet18_cifar10")
@@ -232,3 +234,15 @@ def test_a_twin_of_ldrl_takes_its_steps_where_the_inverses_are_exact(name):
     for epoch in (0, 1, 40, 85, 89):
         expected = beta * scheduled(rule.lr)(epoch, 0)
         assert scheduled(twin.optimizer.forward.lr)(epoch, 0) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_config_has_the_value_that_its_search_found_best(reproduce):
+    with (ROOT / "docs" / "results" / "rate_search.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, key in {(row["config"], row["key"]) for row in rows}:
+        errors: dict[str, list[float]] = {}
+        for each in rows:
+            if (each["config"], each["key"]) == (name, key):
+                errors.setdefault(each["value"], []).append(float(each["valid_error"]))
+        best = min(errors, key=lambda value: statistics.mean(errors[value]))
+        assert flat(to_dict(load_config(reproduce.config_of(name))))[key] == float(best)
