@@ -18,10 +18,24 @@ def derive_seed(*parts: int | str) -> int:
     """Return the 64-bit seed that belongs to a tuple of names and numbers.
 
     torch's CPU generators use the lower 32 bits of a seed alone; its CUDA ones use all.
-    ``derive_seed(1, "a")`` and ``derive_seed("1", "a")`` differ; Python's salted ``hash`` is not used.
+    ``derive_seed(1, "a")`` and ``derive_seed("1", "a")`` differ, but what Python calls the type of a word or
+    of a number does not count: a member of an enumeration of words is its word. Python's salted ``hash`` is
+    not used.
+
+    Raises:
+        TypeError: a part is neither a whole number nor a word.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = "\x1f".join(_written(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def _written(part: int | str) -> str:
+    """Return a part with its kind; whatever a class of its own makes of itself as text is left aside."""
+    if isinstance(part, str):
+        return f"str:{str.__str__(part)}"
+    if isinstance(part, int):
+        return f"int:{int.__repr__(part)}"
+    raise TypeError(f"a seed is made of whole numbers and words, not of {part!r}")
 
 
 @dataclass(frozen=True, slots=True)

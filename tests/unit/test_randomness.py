@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from enum import IntEnum, StrEnum
 
 import pytest
 import torch
@@ -31,9 +32,33 @@ def test_seeds_are_pinned(parts, expected):
     assert derive_seed(*parts) == expected
 
 
-def test_the_name_of_a_phases_class_is_in_the_seeds_of_every_run():
-    """Stages are told phases, not strings: another name for the class would be other random numbers."""
-    assert derive_seed(7, 3, 41, Phase.BOTH, "noise", 0) == 14978592121278192581
+class Word(StrEnum):
+    """Stages are told phases, which are no plain words."""
+
+    BOTH = "both"
+
+    def __str__(self) -> str:
+        return "another text"
+
+
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Text(str):
+    """A word of another type, such as numpy's."""
+
+
+def test_what_types_are_called_does_not_count():
+    for word in (Phase.BOTH, Word.BOTH, Text("both")):
+        assert derive_seed(7, 3, 41, word, "noise", 0) == PINNED[7, 3, 41, "both", "noise", 0]
+    assert derive_seed(Number.SEVEN, "weights", 3) == PINNED[7, "weights", 3]
+
+
+@pytest.mark.parametrize("part", [None, 1.0, b"both", torch.tensor(1)])
+def test_a_part_of_another_kind_is_refused(part):
+    with pytest.raises(TypeError, match="whole numbers and words"):
+        derive_seed(7, part)
 
 
 def test_a_seed_is_the_first_64_bits_of_a_sha256():
