@@ -9,14 +9,14 @@ with a vector of zeros is 90. Every value is 0-dimensional float64 on the layer'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
-from dtp_dist.algorithm.maps.base import Call
+from dtp_dist.algorithm.maps.base import Call, Map
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.backprop import Backpropagation
 from dtp_dist.algorithm.rules.base import Rule, Seen, pull_forward
@@ -67,11 +67,7 @@ def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
     The signals of a rule of one wave are no displacements, and lead back to no activation: of these, the
     updates alone can be compared.
     """
-    true_seen = at.seen._replace(above=at.descent)
-    ours = rule.forward_update(at.layer, at.seen, at.call).gradients
-    true = BACKPROPAGATION.forward_update(at.layer, true_seen, at.call).gradients
-    if ours:
-        yield "update_angle", angle(_joined(ours), _joined(true))
+    yield from update_alignment(rule, at)
     if isinstance(rule, OneWaveRule):
         return
     yield "target_angle", angle(at.delta.flatten(1), at.descent.flatten(1)).mean()
@@ -80,6 +76,48 @@ def alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
             yield "jacobian_angle", jacobian_angle(at)
         if at.knows_input:
             yield "reconstruction_error", reconstruction_error(at)
+
+
+def update_alignment(rule: Rule, at: Passage) -> Iterator[tuple[str, Tensor]]:
+    """Yield how the rule's gradient of f_l compares with backpropagation's.
+
+    Of all parameters together, then of weights and of biases: the mean over the parameters of a kind, each by
+    itself. The distance is ``|| F - G || / || F ||`` (Ernoult et al. 2022): F the rule's, its
+    ``update_scale`` taken off, G backpropagation's.
+    """
+    true_seen = at.seen._replace(above=at.descent)
+    ours, true = (
+        [_flat(each) for each in by.forward_update(at.layer, seen, at.call).gradients]
+        for by, seen in ((rule, at.seen), (BACKPROPAGATION, true_seen))
+    )
+    if not ours:
+        return
+    yield "update_angle", angle(torch.cat(ours), torch.cat(true))
+    scale = rule.update_scale(at.layer, len(at.descent))
+    kinds = [_kind(name) for name in _names(at.layer.f)]
+    for kind in dict.fromkeys(kinds):
+        pairs = [(f, g) for f, g, own in zip(ours, true, kinds, strict=True) if own == kind]
+        yield f"{kind}_update_angle", torch.stack([angle(f, g) for f, g in pairs]).mean()
+        if scale is not None:
+            distances = [_distance(f / scale, g) for f, g in pairs]
+            yield f"{kind}_update_distance", torch.stack(distances).mean()
+
+
+def _names(of: Map) -> list[str]:
+    """Return the names of a map's parameters, in their order."""
+    named = {id(each): name for name, each in of.module.named_parameters()}
+    return [named[id(each)] for each in of.parameters()]
+
+
+def _kind(name: str) -> str:
+    """Return "bias" of parameters that are called so, as torch's modules call them, else "weight"."""
+    return "bias" if name.rpartition(".")[2] == "bias" else "weight"
+
+
+def _distance(f: Tensor, g: Tensor) -> Tensor:
+    """Return ``|| f - g || / || f ||``, 1 where f is zero."""
+    length = torch.linalg.vector_norm(f)
+    return torch.where(length > 0, torch.linalg.vector_norm(f - g) / length, 1.0)
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
@@ -115,5 +153,5 @@ def reconstruction_error(at: Passage) -> Tensor:
     return ratio
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten().to(torch.float64) for tensor in tensors])
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.flatten().to(torch.float64)

@@ -8,9 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from dtp_dist import load_config, train
 from dtp_dist.algorithm.alignment import angle
-from dtp_dist.algorithm.randomness import derive_seed
+from dtp_dist.algorithm.layers import DenseOptions, ResidualOptions
+from dtp_dist.algorithm.maps.base import Call
+from dtp_dist.algorithm.randomness import Randomness, derive_seed
 from dtp_dist.phase import Phase
 from networks import (
+    BATCH,
     SEED,
     Reference,
     build,
@@ -80,6 +83,11 @@ def list_of(flat_tensors, counts):
     return [[next(rest) for _ in range(count)] for count in counts]
 
 
+def scale_of(name: str, reference: Reference, l: int) -> float:
+    """What dLoss/dtheta_l is multiplied by with transposed inverses: eta, the square's 2, the mean's B."""
+    return 1.0 if name == "backprop" or l == reference.last else 2 * reference.rule.target_step / BATCH
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_updates_and_displacements_are_compared_with_autograds(name):
     found, reference = measured(name)
@@ -89,6 +97,14 @@ def test_updates_and_displacements_are_compared_with_autograds(name):
         ours = torch.autograd.grad(loss, reference.weights[l, "forward"])
         expected = degrees(flat(ours), flat(gradients[l - 1]))
         assert found[f"layer/{l}/update_angle"] == pytest.approx(expected, abs=angle_tolerance())
+        for kind, f, g in zip(("weight", "bias"), ours, gradients[l - 1], strict=True):
+            assert found[f"layer/{l}/{kind}_update_angle"] == pytest.approx(
+                degrees(f, g), abs=angle_tolerance()
+            )
+            f = f / scale_of(name, reference, l)
+            distance = ((f - g).norm() / f.norm()).item()
+            near = {"rel": tolerance(torch.float64), "abs": tolerance(torch.float64)}
+            assert found[f"layer/{l}/{kind}_update_distance"] == pytest.approx(distance, **near)
         pairs = zip(reference.delta[l, K], -outputs[l - 1], strict=True)
         mean = sum(degrees(a, b) for a, b in pairs) / len(reference.labels[K])
         assert found[f"layer/{l}/target_angle"] == pytest.approx(mean, abs=angle_tolerance())
@@ -116,6 +132,61 @@ def test_inverses_are_compared_with_whole_jacobians(name):
         assert found[f"layer/{l}/reconstruction_error"] == pytest.approx(
             error.item(), rel=tolerance(torch.float64)
         )
+
+
+@pytest.mark.parametrize("name", ["dtp", "ldrl", "fw_dtp", "backprop"])
+def test_with_transposed_inverses_there_is_no_distance_in_any_layer(name):
+    """Linear layers: the rule's gradient is the true one but for its step, which is taken off."""
+    learned = rule(name)
+    layers = build(dense(activation="linear", inverse="linear"), learned)
+    with torch.no_grad():
+        for layer in layers:
+            if layer.inverse is not None:
+                layer.g.module.weight.copy_(layer.f.module.weight.T)
+    (stage,) = stages(layers, learned)
+    stage.forward(K, *minibatch(K))
+    stage.target(K, None)
+    stage.align(K, None)
+    found = {key: value for key, value in stage.meter.means().items() if key.endswith("distance")}
+    assert len(found) == 2 * len(layers)
+    assert max(found.values()) < tolerance(torch.float64)
+
+
+def test_parameters_of_a_kind_are_compared_each_by_itself():
+    """A residual layer of two weights and a bias: the mean over its weights, and its bias."""
+    inside = [DenseOptions(units=5), DenseOptions(units=5, activation="linear", bias=False)]
+    options = [DenseOptions(units=5), ResidualOptions(body=inside), dense()[-1]]
+    learned = rule("ldrl", target_step=0.5)
+    layers = build(options, learned)
+    (stage,) = stages(layers, learned)
+    x, labels = minibatch(K)
+    stage.forward(K, x, labels)
+    stage.target(K, None)
+    (h_in, h_out), delta = stage._flights[K].activations[1:3], stage._flights[K].displacements[1]
+    call = Call(Randomness(SEED, 2, K, Phase.BOTH), context=stage._flights[K].contexts[1])
+    stage.align(K, None)
+    ours = learned.build(3).forward_step(layers[1], h_in, h_out, delta, call).gradients
+    network = torch.nn.Sequential(*(each for layer in layers for each in layer.f.torch_modules()))
+    true = torch.autograd.grad(cross_entropy(network(x), labels), layers[1].f.parameters())
+    found, kinds = stage.meter.means(), ["weight", "bias", "weight"]
+    for kind in ("weight", "bias"):
+        pairs = [(f, g) for f, g, own in zip(ours, true, kinds, strict=True) if own == kind]
+        angles = [degrees(f, g) for f, g in pairs]
+        mean = sum(angles) / len(angles)
+        assert found[f"layer/2/{kind}_update_angle"] == pytest.approx(mean, abs=angle_tolerance())
+        distances = [((f / 0.5 - g).norm() / (f / 0.5).norm()).item() for f, g in pairs]
+        mean = sum(distances) / len(distances)
+        assert found[f"layer/2/{kind}_update_distance"] == pytest.approx(mean, rel=tolerance(torch.float64))
+
+
+def test_codes_of_an_autoencoder_have_no_distance():
+    learned = rule("autoencoder")
+    (stage,) = stages(build(dense(), learned), learned)
+    stage.forward(K, *minibatch(K))
+    stage.target(K, None)
+    stage.align(K, None)
+    found = {key for key in stage.meter.means() if key.endswith("distance")}
+    assert found == {"layer/4/weight_update_distance", "layer/4/bias_update_distance"}
 
 
 def test_an_inverse_that_is_the_transpose_has_no_angle():
@@ -180,6 +251,22 @@ def test_measuring_changes_nothing():
     assert same_bits(*found)
 
 
+def test_an_update_of_zeros_is_as_far_as_can_be_told():
+    learned = rule("ldrl")
+    layers = build(dense(activation="relu"), learned)
+    with torch.no_grad():
+        layers[2].f.module.weight.zero_()
+        layers[2].f.module.bias.fill_(-1.0)
+    (stage,) = stages(layers, learned)
+    stage.forward(K, *minibatch(K))
+    stage.target(K, None)
+    stage.align(K, None)
+    found = stage.meter.means()
+    for kind in ("weight", "bias"):
+        assert found[f"layer/3/{kind}_update_distance"] == 1.0
+        assert found[f"layer/3/{kind}_update_angle"] == pytest.approx(90.0)
+
+
 def test_angles():
     x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [-3e-30, 0.0]])
     y = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 1e30], [1.0, 1.0], [1e-30, 0.0]])
@@ -203,6 +290,6 @@ def test_runs_measure_the_same_in_any_partition_and_learn_as_if_they_did_not(tmp
     assert quiet == one == three
     assert alone == together
     assert "angle" not in str(without)
-    assert [sum("angle" in name for name in line) for line in alone] == [13, 13]
+    assert [sum("angle" in name for name in line) for line in alone] == [23, 23]
     pipelined = ("parallel.stages=3", "parallel.in_flight=3")
     assert lines(tmp_path, *pipelined)[0] == lines(tmp_path, *pipelined, "monitor.alignment_every=1")[0]

@@ -85,6 +85,11 @@ class Autoencoder(Rule):
         ahead = (reconstruction_gap(layer, h_in, h_out, call) + widened(delta)).to(delta.dtype)
         return toward_target(pullback, h_out, ahead, "current", 1.0)
 
+    def update_scale(self, layer: Layer, examples: int) -> float | None:
+        """1 in f_L, which follows the gradient; codes do not."""
+        del examples
+        return 1.0 if layer.is_output else None
+
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(h_l) - h_{l-1} ||^2``, h_l the code that went out with F.
 

@@ -46,6 +46,11 @@ class Backpropagation(Rule):
         pullback = pull_forward(layer, h_in, h_out, call, stored=False)
         return LocalStep(mean_square(delta), pullback.parameters(-delta))
 
+    def update_scale(self, layer: Layer, examples: int) -> float:
+        """1: it is the gradient."""
+        del layer, examples
+        return 1.0
+
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Never called: there are no inverses."""
         raise AssertionError("backpropagation has no inverses")

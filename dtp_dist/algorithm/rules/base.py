@@ -231,6 +231,15 @@ class Rule(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has inverses that learn in U: give it this method")
 
+    def update_scale(self, layer: Layer, examples: int) -> float | None:
+        """Return what f_l's true gradient is multiplied by in this rule's, were its inverses transposes.
+
+        The distance of the two is measured with this taken off (``alignment.py``). None, as it is unless a
+        rule says otherwise: there is no such number, and no distance. ``examples``: B of the minibatch.
+        """
+        del layer, examples
+        return None
+
     def inverse_work(self, f: float, g: float, *, affine: bool) -> float:
         """Return the work of one update of an inverse, given that of one f and of one g, for planning.
 

@@ -67,3 +67,8 @@ class DifferenceTargetRule(Rule):
         """Lower ``factor || f_l(h_{l-1}) - (anchor + delta_l) ||^2``, the bracket constant."""
         pullback = pull_forward(layer, h_in, h_out, call, stored=self._stored)
         return toward_target(pullback, h_out, delta, self.options.anchor, self.factor)
+
+    def update_scale(self, layer: Layer, examples: int) -> float | None:
+        """``2 factor target_step``: 2 from the square."""
+        del layer, examples
+        return 2.0 * self.factor * self.options.target_step

@@ -57,6 +57,10 @@ class DifferenceTargetPropagation(DifferenceTargetRule):
             return LocalStep(mean_square(delta), pullback.parameters(-delta))
         return super().forward_step(layer, h_in, h_out, delta, call)
 
+    def update_scale(self, layer: Layer, examples: int) -> float | None:
+        """``2 eta / B``, 2 from the square; 1 in f_L, which follows the gradient."""
+        return 1.0 if layer.is_output else 2.0 * self.options.target_step / examples
+
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(f_l(h + eps)) - (h + eps) ||^2``, eps ~ N(0, sigma^2), f_l constant (eq. 13).
 

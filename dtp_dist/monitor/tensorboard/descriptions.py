@@ -14,6 +14,11 @@ _QUANTITIES = {
     "inverse_loss": "the rule's own loss of g",
     "displacement": "length of the displacement over the activation's",
     "update_angle": "degrees between the rule's gradient of f and backpropagation's",
+    "weight_update_angle": "the same of the weights alone, each by itself, mean over those of the layer",
+    "bias_update_angle": "the same of the biases alone, each by itself, mean over those of the layer",
+    "weight_update_distance": "length of F - G over that of F, of the weights: F the rule's gradient over "
+    "its step, G backpropagation's",
+    "bias_update_distance": "the same of the biases: length of F - G over that of F",
     "target_angle": "degrees between the displacement and the negative gradient",
     "jacobian_angle": "degrees between the Jacobian of g and the transpose of f's",
     "reconstruction_error": "length of g(f(h)) - h over that of h",
@@ -76,7 +81,8 @@ class Descriptions:
         quantity = tag.split("/")[1].removeprefix("inverse_pass_")
         said = self._said.get(quantity, "")
         layer = re.search(r"/layer (\d+)$", tag)
-        exact = self._exact.get(quantity, range(0))
+        update = re.fullmatch(r"(weight|bias)_update_(angle|distance)", quantity)
+        exact = self._exact.get("update_angle" if update else quantity, range(0))
         if layer and int(layer[1]) in exact:
             said += f". {EXACT.format(first=exact[0], last=self._layers)}"
         if self._alone and quantity in ("waiting", "sent_mb"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dtp_dist.algorithm.alignment import alignment
 from dtp_dist.algorithm.rules import OneWaveRule
+from dtp_dist.charts.palette import ANGLES
 from dtp_dist.config import Config
 from dtp_dist.monitor.base import Monitors
 from dtp_dist.monitor.tensorboard.curves_picture import QUANTITIES, curves_picture
@@ -182,8 +183,9 @@ class Pictures:
         layers: Mapping[int, dict[str, float]] = defaultdict(dict)
         for at in found.passages:
             for name, value in alignment(found.rule, at):
-                if name.endswith("_angle"):
-                    layers[at.layer.index][name.removesuffix("_angle")] = value.item()
+                of = name.removesuffix("_angle")
+                if of in ANGLES and of != name:
+                    layers[at.layer.index][of] = value.item()
         note = note_of(self._config)
         yield (
             f"{LAYERS}/alignment",

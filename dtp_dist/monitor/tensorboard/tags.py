@@ -70,6 +70,9 @@ def charts(config: Config, metrics: Metrics) -> Charts:
     per_layer["displacement, length over the activation's"] = "displacement"
     if config.monitor.alignment_every:
         per_layer["update to backpropagation's, degrees"] = "update_angle"
+        for kind, words in (("weight", "weights"), ("bias", "biases")):
+            per_layer[f"update of {words} to backpropagation's, degrees"] = f"{kind}_update_angle"
+            per_layer[f"update of {words}, distance from backpropagation's"] = f"{kind}_update_distance"
         per_layer["target to backpropagation's, degrees"] = "target_angle"
     stages = {
         "share of time each stage computes": f"{PIPELINE}/busy/",
