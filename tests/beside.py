@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dtp_dist.algorithm.rules.dtp import DTPOptions
+from dtp_dist.algorithm.rules.targets.dtp import DTPOptions
 
 def layer(input_shape):
     return nn.Linear(input_shape[0], 32), nn.Linear(32, input_shape[0])

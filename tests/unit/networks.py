@@ -27,7 +27,7 @@ from dtp_dist.algorithm.losses import CROSS_ENTROPY, Loss
 from dtp_dist.algorithm.optimizers.kinds import OptimizerOptions, SGDOptions
 from dtp_dist.algorithm.randomness import derive_seed
 from dtp_dist.algorithm.rules import RULES, RuleOptions
-from dtp_dist.algorithm.stage import Stage
+from dtp_dist.algorithm.stages.stage import Stage
 from dtp_dist.phase import Phase
 from dtp_dist.planning.costs import action_work
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.optimizers.schedules import Cosine
 from dtp_dist.algorithm.randomness import Randomness, derive_seed
-from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
+from dtp_dist.algorithm.rules.targets.autoencoder import AutoencoderOptions
 from dtp_dist.config.parse import parse_options
 from dtp_dist.errors import ConfigError
 from dtp_dist.phase import Phase

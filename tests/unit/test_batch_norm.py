@@ -9,7 +9,7 @@ from dtp_dist import load_config, train
 from dtp_dist.algorithm.layers import DenseOptions
 from dtp_dist.algorithm.maps.base import Call, Mode
 from dtp_dist.algorithm.maps.dense import DenseMap
-from dtp_dist.algorithm.maps.normalized import BatchNorm, NormalizedMap
+from dtp_dist.algorithm.maps.norms.normalized import BatchNorm, NormalizedMap
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256
 from dtp_dist.config.batches import load_batches

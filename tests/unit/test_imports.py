@@ -85,8 +85,8 @@ def files_of(part: str) -> list[Path]:
 
 
 def test_the_scan_sees_what_is_there():
-    assert "torch" in foreign(PACKAGE / "algorithm" / "stage.py")
-    assert "dtp_dist.algorithm.maps.base" in imports(PACKAGE / "algorithm" / "stage.py")
+    assert "torch" in foreign(PACKAGE / "algorithm" / "stages" / "stage.py")
+    assert "dtp_dist.algorithm.maps.base" in imports(PACKAGE / "algorithm" / "stages" / "stage.py")
     assert imported_parts(PACKAGE / "__init__.py", whole=False) == set()
     assert {"config", "training"} <= imported_parts(PACKAGE / "__init__.py")
     layout = imports(PACKAGE / "runtime" / "layout.py")

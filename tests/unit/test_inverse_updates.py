@@ -17,11 +17,11 @@ from torch.autograd.functional import jacobian
 from torch.nn.functional import conv2d, conv_transpose2d, elu, linear, max_pool2d
 
 from dtp_dist import load_config
-from dtp_dist.algorithm.inverses import share
 from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, InverseOptions, Layer, LocalOptions
 from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.optimizers.kinds import SGDOptions
 from dtp_dist.algorithm.randomness import Randomness
+from dtp_dist.algorithm.stages.inverses import share
 from dtp_dist.errors import ConfigError
 from dtp_dist.phase import Phase
 from networks import SEED, build, dense, exact_step, minibatch, rule, same_bits, stages, values

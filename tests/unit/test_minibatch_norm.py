@@ -11,7 +11,7 @@ from torch import Tensor
 from dtp_dist import load_config, predict, train
 from dtp_dist.algorithm.layers import ConvOptions, DenseOptions, InverseOptions, LocalOptions, ResidualOptions
 from dtp_dist.algorithm.maps.base import Call, Mode
-from dtp_dist.algorithm.maps.minibatch_norm import MinibatchNorm
+from dtp_dist.algorithm.maps.norms.minibatch_norm import MinibatchNorm
 from dtp_dist.algorithm.options import RangeError
 from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.config.batches import load_batches

@@ -7,7 +7,7 @@ from typing import Any
 
 from dtp_dist.algorithm.options import Positive, RangeError, option
 from dtp_dist.algorithm.rules import Rule, RuleOptions
-from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
+from dtp_dist.algorithm.rules.targets.dtp import DifferenceTargetPropagation, DTPOptions
 from dtp_dist.flow import Flow
 
 

@@ -11,9 +11,9 @@ import torch
 from dtp_dist.algorithm.layers.base import DERIVATIVE, MINIBATCH, LayerOptions, Shape
 from dtp_dist.algorithm.layers.products import Product
 from dtp_dist.algorithm.maps.base import Map
-from dtp_dist.algorithm.maps.layer_norm import LayerNormMap, RescalingMap
-from dtp_dist.algorithm.maps.minibatch_norm import MinibatchNorm
-from dtp_dist.algorithm.maps.normalized import BatchNorm, LayerNorm, Norm, NormalizedMap
+from dtp_dist.algorithm.maps.norms.layer_norm import LayerNormMap, RescalingMap
+from dtp_dist.algorithm.maps.norms.minibatch_norm import MinibatchNorm
+from dtp_dist.algorithm.maps.norms.normalized import BatchNorm, LayerNorm, Norm, NormalizedMap
 from dtp_dist.algorithm.options import OneOf, Positive, RangeError, option
 
 AFTER, BEFORE = "after_activation", "before_activation"

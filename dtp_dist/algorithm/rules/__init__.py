@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from dtp_dist.algorithm.options import RangeError, Variants
-from dtp_dist.algorithm.rules.autoencoder import AutoencoderOptions
 from dtp_dist.algorithm.rules.backprop import BackpropOptions
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, RuleOptions, Seen, TargetRuleOptions
 from dtp_dist.algorithm.rules.ccl import CCLOptions
-from dtp_dist.algorithm.rules.dtp import DTPOptions
 from dtp_dist.algorithm.rules.feedback.ddtp_linear import DDTPLinearOptions
 from dtp_dist.algorithm.rules.feedback.dfa import DFAOptions
 from dtp_dist.algorithm.rules.feedback.feedback_alignment import FeedbackAlignmentOptions
-from dtp_dist.algorithm.rules.fw_dtp import FixedWeightOptions
-from dtp_dist.algorithm.rules.ldrl import LDRLOptions
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
-from dtp_dist.algorithm.rules.sdtp import SDTPOptions
-from dtp_dist.algorithm.rules.tp import TPOptions
+from dtp_dist.algorithm.rules.targets.autoencoder import AutoencoderOptions
+from dtp_dist.algorithm.rules.targets.dtp import DTPOptions
+from dtp_dist.algorithm.rules.targets.fw_dtp import FixedWeightOptions
+from dtp_dist.algorithm.rules.targets.ldrl import LDRLOptions
+from dtp_dist.algorithm.rules.targets.sdtp import SDTPOptions
+from dtp_dist.algorithm.rules.targets.tp import TPOptions
 from dtp_dist.flow import TWO_WAVES
 from dtp_dist.import_path import imported
 

@@ -27,7 +27,7 @@ BeforeAction = Callable[[Action], None]
 
 
 class Computes(Protocol):
-    """What does the actions: ``algorithm.stage.Stage``, or what takes its place."""
+    """What does the actions: ``algorithm.stages.stage.Stage``, or what takes its place."""
 
     def begin(self, phase: Phase, epoch: int, passes: int = 1, repeat: int = 0) -> None: ...
 

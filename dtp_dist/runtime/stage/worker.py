@@ -10,7 +10,7 @@ from torch import Tensor
 from dtp_dist.algorithm.build import build_layer
 from dtp_dist.algorithm.meter import Meter
 from dtp_dist.algorithm.rules import OneWaveRule
-from dtp_dist.algorithm.stage import Stage
+from dtp_dist.algorithm.stages.stage import Stage
 from dtp_dist.algorithm.state import Tensors, layer_state, load_layer_state
 from dtp_dist.config import Config, shapes_of
 from dtp_dist.data import Batches, Examples

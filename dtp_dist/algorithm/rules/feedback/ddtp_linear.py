@@ -24,8 +24,8 @@ from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.maps.feedback import Feedback
 from dtp_dist.algorithm.options import Positive, option
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, Seen, TargetRuleOptions, mean_square
-from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
 from dtp_dist.algorithm.rules.feedback.probes import probe_noise
+from dtp_dist.algorithm.rules.targets.difference import DifferenceTargetRule
 from dtp_dist.flow import Flow
 from dtp_dist.phase import Phase
 

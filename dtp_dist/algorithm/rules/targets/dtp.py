@@ -21,7 +21,7 @@ from dtp_dist.algorithm.rules.base import (
     mean_square,
     pull_forward,
 )
-from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
+from dtp_dist.algorithm.rules.targets.difference import DifferenceTargetRule
 
 
 class DifferenceTargetPropagation(DifferenceTargetRule):

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from dtp_dist.algorithm.alignment import BACKPROPAGATION, Passage, alignment
 from dtp_dist.algorithm.delay import DelayOptions
-from dtp_dist.algorithm.flight import Flight
-from dtp_dist.algorithm.inverses import InverseLearner
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.losses.base import Loss
 from dtp_dist.algorithm.losses.output import OutputMeasure
@@ -29,6 +27,8 @@ from dtp_dist.algorithm.randomness import Randomness
 from dtp_dist.algorithm.rules.base import LocalStep, Rule
 from dtp_dist.algorithm.rules.feedback.probes import Probes
 from dtp_dist.algorithm.rules.one_wave import OneWaveRule
+from dtp_dist.algorithm.stages.flight import Flight
+from dtp_dist.algorithm.stages.inverses import InverseLearner
 from dtp_dist.errors import NonFiniteError
 from dtp_dist.phase import Phase, named
 

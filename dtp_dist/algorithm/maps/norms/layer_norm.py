@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dtp_dist.algorithm.maps.base import Call, Map, Pullback
-from dtp_dist.algorithm.maps.normalized import LayerNorm, Normalized
+from dtp_dist.algorithm.maps.norms.normalized import LayerNorm, Normalized
 
 
 class LayerNormPullback(Pullback):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dtp_dist.algorithm import plain
 from dtp_dist.algorithm.maps.base import Mode
-from dtp_dist.algorithm.maps.normalized import Norm, Normalized
+from dtp_dist.algorithm.maps.norms.normalized import Norm, Normalized
 from dtp_dist.algorithm.precision import widened
 
 EPS = 1e-12

@@ -11,7 +11,7 @@ from dtp_dist.algorithm.maps.base import Call
 from dtp_dist.algorithm.options import option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.base import Rule
-from dtp_dist.algorithm.rules.dtp import DifferenceTargetPropagation, DTPOptions
+from dtp_dist.algorithm.rules.targets.dtp import DifferenceTargetPropagation, DTPOptions
 from dtp_dist.phase import Phase
 
 

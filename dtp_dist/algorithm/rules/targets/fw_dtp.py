@@ -16,11 +16,11 @@ from torch import Tensor
 
 from dtp_dist.algorithm.layers.base import Layer
 from dtp_dist.algorithm.maps.base import Call
-from dtp_dist.algorithm.maps.minibatch_norm import minibatch_normalized
+from dtp_dist.algorithm.maps.norms.minibatch_norm import minibatch_normalized
 from dtp_dist.algorithm.options import Positive, option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, TargetRuleOptions
-from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
+from dtp_dist.algorithm.rules.targets.difference import DifferenceTargetRule
 from dtp_dist.phase import Phase
 
 

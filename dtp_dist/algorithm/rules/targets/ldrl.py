@@ -31,7 +31,7 @@ from dtp_dist.algorithm.rules.base import (
     mean_square,
     pull_forward,
 )
-from dtp_dist.algorithm.rules.closed_form import (
+from dtp_dist.algorithm.rules.targets.closed_form import (
     EXPECTED,
     MIRRORED,
     READS_FORWARD,
@@ -42,7 +42,7 @@ from dtp_dist.algorithm.rules.closed_form import (
     expected_step,
     mirrored_step,
 )
-from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
+from dtp_dist.algorithm.rules.targets.difference import DifferenceTargetRule
 
 
 class LocalDifferenceReconstruction(DifferenceTargetRule):

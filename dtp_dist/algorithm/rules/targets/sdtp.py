@@ -22,7 +22,7 @@ from dtp_dist.algorithm.maps.prediction import PredictionInverse
 from dtp_dist.algorithm.options import Positive, option
 from dtp_dist.algorithm.precision import widened
 from dtp_dist.algorithm.rules.base import LocalStep, Rule, TargetRuleOptions, mean_square, pull_forward
-from dtp_dist.algorithm.rules.difference import DifferenceTargetRule
+from dtp_dist.algorithm.rules.targets.difference import DifferenceTargetRule
 
 
 class SimplifiedDTP(DifferenceTargetRule):

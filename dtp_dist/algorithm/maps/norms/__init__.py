@@ -1,0 +1,1 @@
+"""Normalisations as maps, and what leads back through them."""
