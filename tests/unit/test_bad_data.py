@@ -321,10 +321,7 @@ KINDS: list[tuple[Callable[[Path], Made], str]] = [
     (a_value_that_is_missing, "ROOT/t.csv, index 7: column 'b' is empty; fill it or leave the row out"),
     (a_word_among_numbers, "ROOT/t.csv, index 7: column 'b' holds 'seven', which is no number; name the"),
     (a_target_that_is_missing, "ROOT/t.csv, index 7: column 'kind' is empty"),
-    (
-        a_row_with_a_value_too_many,
-        "ROOT/t.csv: is no whole table (CSV parse error: Expected 3 columns",
-    ),
+    (a_row_with_a_value_too_many, "ROOT/t.csv: is no whole table (CSV parse error: "),
     (an_empty_table, "ROOT/t.csv: is no whole table (Empty CSV file"),
     (a_table_with_a_head_alone, "ROOT/t.csv: has no row"),
     (two_columns_of_one_name, "ROOT/t.csv: two columns are called 'a'; rename one"),
