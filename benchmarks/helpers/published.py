@@ -96,8 +96,9 @@ EXPERIMENTS = {
         2.80,
         RERUN,
         "read",
-        twin="shibuya2023_mnist_backprop",
+        twin="shibuya2023_mnist_bn_backprop",
     ),
+    "shibuya2023_mnist_bn_backprop": Experiment(TWIN, "MNIST", 1.81, RERUN, "read"),
     "shibuya2023_mnist_backprop": Experiment(TWIN, "MNIST", 1.81, RERUN, "read"),
     "shibuya2023_fashion_mnist": Experiment(
         "FW-DTP without batch norm, 784-5x256-10", FASHION, twin="shibuya2023_fashion_mnist_backprop"
