@@ -18,7 +18,15 @@ from dtp_dist.profiling.resolve import resolve
 from dtp_dist.text.dotted import flat
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("digits_dtp", "fashion_mnist_dtp", "mnist_backprop", "mnist_dtp_adam", "resnet18_cifar10")
+OURS = (
+    "digits_dtp",
+    "fashion_mnist_dtp",
+    "mnist_backprop",
+    "mnist_dtp_adam",
+    "resnet18_cifar10",
+    "ldrl_mnist",
+    "ldrl_lenet_cifar10",
+)
 
 
 @pytest.fixture
