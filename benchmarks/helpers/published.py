@@ -13,6 +13,9 @@ LEE = "Lee et al. 2015, arXiv 1412.7525"
 ERNOULT = "Ernoult et al. 2022, arXiv 2201.13415"
 SHIBUYA = "Shibuya et al. 2023, arXiv 2212.10352"
 KAO = "Kao and Hariharan 2024, arXiv 2409.19841"
+BARTUNOV = "Bartunov et al. 2018, arXiv 1807.04587"
+MEULEMANS = "Meulemans et al. 2020, arXiv 2006.14331"
+NOKLAND = "Nøkland 2016, arXiv 1609.01596"
 RERUN = "re-run by others, MLP, 100 epochs"
 ERNOULT_TWIN = f"{ERNOULT}, with rate 0.05 and no decay"
 TWIN = "its twin by backpropagation"
@@ -116,4 +119,37 @@ EXPERIMENTS = {
         "CCL, 3072-3x1024-10 elu", CIFAR, 47.27, KAO, "read", twin="ccl2024_cifar10_backprop"
     ),
     "ccl2024_cifar10_backprop": Experiment(TWIN, CIFAR, 49.97, KAO, "read"),
+    "bartunov2018_sdtp_mnist": Experiment(
+        "SDTP in parallel, 784-5x256-10 tanh",
+        "MNIST",
+        3.52,
+        BARTUNOV,
+        "read",
+        twin="bartunov2018_sdtp_mnist_backprop",
+    ),
+    "bartunov2018_sdtp_alternating_mnist": Experiment(
+        "SDTP alternating, 784-5x256-10 tanh",
+        "MNIST",
+        2.28,
+        BARTUNOV,
+        "read",
+        twin="bartunov2018_sdtp_mnist_backprop",
+    ),
+    "bartunov2018_sdtp_mnist_backprop": Experiment("twin of both", "MNIST", 1.48, BARTUNOV, "read"),
+    "meulemans2020_ddtp_linear_mnist": Experiment(
+        "DDTP-linear, 784-5x256-10 tanh",
+        "MNIST",
+        2.04,
+        MEULEMANS,
+        "recalled",
+        twin="meulemans2020_ddtp_linear_mnist_backprop",
+    ),
+    "meulemans2020_ddtp_linear_mnist_backprop": Experiment(TWIN, "MNIST", 1.98, MEULEMANS, "recalled"),
+    "dfa_mnist": Experiment(
+        "DFA, 784-2x800-10 tanh", "MNIST", 1.74, NOKLAND, "recalled", twin="dfa_mnist_backprop"
+    ),
+    "feedback_alignment_mnist": Experiment(
+        "FA, 784-2x800-10 tanh", "MNIST", 1.64, NOKLAND, "recalled", twin="dfa_mnist_backprop"
+    ),
+    "dfa_mnist_backprop": Experiment("twin of both", "MNIST", 1.60, NOKLAND, "recalled"),
 }

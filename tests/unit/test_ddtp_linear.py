@@ -139,6 +139,26 @@ def test_steps_are_those_of_the_authors_code(phase, split):
             assert_near(found - start, expected - start, 100)
 
 
+def test_a_linear_network_takes_a_multiple_of_backpropagations_step():
+    """With Q_l the transpose of all weights above: ``2 s / B`` of it, for the loss is squared and a mean."""
+    options, found = dense(activation="linear", sigma=SIGMA, bias=False), []
+    for name in ("ddtp_linear", "backprop"):
+        layers = build(options, DDTP if name == "ddtp_linear" else rule(name), scrambled=False)
+        if name == "ddtp_linear":
+            above = torch.eye(3, dtype=torch.float64)
+            for layer, upper in zip(layers[2::-1], layers[:0:-1], strict=True):
+                with torch.no_grad():
+                    above = above @ upper.f.module.weight
+                    layer.g.module.weight.copy_(above.T)
+        before = [layer.f.module.weight.detach().clone() for layer in layers]
+        step(stages(layers, DDTP if name == "ddtp_linear" else rule(name)), 0, *minibatch())
+        found.append(
+            [layer.f.module.weight.detach() - old for layer, old in zip(layers, before, strict=True)]
+        )
+    for mine, theirs in zip(*found, strict=True):
+        assert_near(mine, theirs * (2 * STEP / BATCH))
+
+
 def test_probes_go_through_every_kind_of_map_and_change_nothing_else():
     """Images, pooled: the answer of a layer is what torch's own modules make of its noise."""
     layers = build(conv_network(sigma=SIGMA), DDTP, shape=(2, 9, 9))

@@ -165,3 +165,24 @@ def test_angles_are_measured_next_to_a_signal_of_another_shape(tmp_path, runtime
         assert line["layer/5/target_angle"] < 0.1
         assert 20 < line["layer/1/target_angle"] < 160
         assert "layer/1/jacobian_angle" not in line
+
+
+def test_with_the_products_of_all_weights_above_as_feedback_a_linear_network_takes_backpropagations_step():
+    layers = build(dense(activation="linear", bias=False), DFA, scrambled=False)
+    found = []
+    with torch.no_grad():
+        above = torch.eye(SIZES[-1], dtype=torch.float64)
+        for layer, upper in zip(layers[2::-1], layers[:0:-1], strict=True):
+            above = above @ upper.f.module.weight
+            layer.g.module.weight.copy_(above.T)
+    for name in ("dfa", "backprop"):
+        network = (
+            layers
+            if name == "dfa"
+            else build(dense(activation="linear", bias=False), rule(name), scrambled=False)
+        )
+        before = [layer.f.module.weight.detach().clone() for layer in network]
+        exact_step(stages(network, rule(name)), 0, *minibatch())
+        found.append([layer.f.module.weight - old for layer, old in zip(network, before, strict=True)])
+    for mine, theirs in zip(*found, strict=True):
+        assert_near(mine.detach(), theirs.detach())

@@ -112,6 +112,24 @@ def test_two_whole_steps_are_those_of_the_paper(loss, split):
         assert not torch.equal(found, start)
 
 
+def test_a_linear_network_whose_inverses_are_transposes_takes_twice_backpropagations_step_below_its_output():
+    """The output layer takes that step itself; other losses are squared, without 1/2."""
+    options, found = dense(activation="linear", inverse="linear", iterations=0, bias=False), []
+    for name in ("sdtp", "backprop"):
+        settings = SDTP if name == "sdtp" else rule(name)
+        layers = build(options, settings, scrambled=False)
+        for layer in layers[1:] if name == "sdtp" else ():
+            with torch.no_grad():
+                layer.g.module.weight.copy_(layer.f.module.weight.T)
+        before = [layer.f.module.weight.detach().clone() for layer in layers]
+        exact_step(stages(layers, settings), 0, *minibatch())
+        found.append(
+            [layer.f.module.weight.detach() - old for layer, old in zip(layers, before, strict=True)]
+        )
+    for l, (mine, theirs) in enumerate(zip(*found, strict=True), 1):
+        assert_near(mine, theirs * (2 if l < 4 else 1))
+
+
 def test_the_target_below_the_output_does_not_depend_on_the_output_layers_weights():
     """Given h_L: no gradient goes through f_L, as it does in dtp."""
     layers = build(dense(), SDTP)
