@@ -86,6 +86,13 @@ EXPERIMENTS = {
     "ernoult2022_mlp_fashion_mnist_backprop": Experiment(TWIN, FASHION, 10.42, RERUN, "read"),
     "ernoult2022_lenet_cifar10": Experiment("L-DRL, LeNet", CIFAR, twin="ernoult2022_lenet_cifar10_backprop"),
     "ernoult2022_lenet_cifar10_backprop": Experiment(TWIN, CIFAR),
+    "ldrl_mnist": Experiment(
+        "L-DRL, mirrored noise of a quarter", "MNIST", twin="ernoult2022_mlp_mnist_backprop"
+    ),
+    "ldrl_lenet_cifar10": Experiment(
+        "L-DRL, LeNet, inverses solved", CIFAR, twin="ldrl_lenet_cifar10_backprop"
+    ),
+    "ldrl_lenet_cifar10_backprop": Experiment(TWIN, CIFAR),
     "ernoult2022_vgg_cifar10": Experiment(
         "L-DRL, VGG-like", CIFAR, 10.62, ERNOULT, "read", twin="ernoult2022_vgg_cifar10_backprop"
     ),

@@ -24,8 +24,6 @@ OURS = (
     "mnist_backprop",
     "mnist_dtp_adam",
     "resnet18_cifar10",
-    "ldrl_mnist",
-    "ldrl_lenet_cifar10",
 )
 
 
@@ -53,8 +51,11 @@ def test_every_config_of_a_paper_is_an_experiment_and_loads(reproduce):
 
 
 def forward_maps(config: Config) -> list[dict[str, object]]:
-    """The layers as the twin has them, which may be without norm, as Shibuya et al.'s is."""
-    layers, others = to_dict(config)["model"]["layers"], ("inverse", "optimizer", "norm")
+    """The layers as the twin has them, which may be without norm, as Shibuya et al.'s, and begin elsewhere.
+
+    Weights of zeros (Nøkland 2016) are none that backpropagation could begin with.
+    """
+    layers, others = to_dict(config)["model"]["layers"], ("inverse", "optimizer", "norm", "init")
     return [{name: value for name, value in layer.items() if name not in others} for layer in layers]
 
 
