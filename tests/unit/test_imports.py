@@ -244,7 +244,7 @@ def test_the_command_config_imports_little():
 TRAINING = """
 import sys
 from dtp_dist import load_config, train
-for name in ("adam", "adamw", "sgd", "rmsprop", "centred_rmsprop", "muon", "'torch.optim:NAdam'"):
+for name in ("adam", "adamw", "sgd", "rmsprop", "centred_rmsprop", "muon", "soap", "'torch.optim:NAdam'"):
     both = [f"optimizer.{each}={{name: {name}, lr: 1.0e-3}}" for each in ("forward", "inverse")]
     short = ["train.max_steps=2", "train.evaluate_every=0", f"run_dir={name}"]
     train(load_config(sys.argv[1], [*both, *short]))

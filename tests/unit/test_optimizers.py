@@ -133,7 +133,7 @@ def test_options_build_torchs_optimizer(name, dtype):
 
 
 def test_every_option_is_among_the_optimizers():
-    assert set(OPTIMIZERS) == {"sgd", "adam", "adamw", "rmsprop", "centred_rmsprop", "muon"}
+    assert set(OPTIMIZERS) == {"sgd", "adam", "adamw", "rmsprop", "centred_rmsprop", "muon", "soap"}
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,12 @@ def test_no_gradient_outlives_its_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "soap"])
 def test_a_parameter_whose_memory_is_transposed_learns_as_any_other(name):
-    """An optimizer that walks parameter and gradient as flat memory must find them laid out alike."""
+    """An optimizer that walks parameter and gradient as flat memory must find them laid out alike.
+
+    ``soap`` has a test of its own: where a gradient is zero, rounding says which basis its covariance has.
+    """
     found = []
     for contiguous in (True, False):
         options = dense()

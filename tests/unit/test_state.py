@@ -15,6 +15,7 @@ from dtp_dist.algorithm.optimizers.kinds import (
     MuonOptions,
     RMSpropOptions,
     SGDOptions,
+    SOAPOptions,
 )
 from dtp_dist.algorithm.state import layer_state, load_layer_state, weights_sha256
 from dtp_dist.storage.checkpoint import LayerFile, read_layers, write_layer
@@ -28,6 +29,7 @@ OPTIMIZERS = {
     "rmsprop": RMSpropOptions(lr=0.01, momentum=0.5, centered=True),
     "centred_rmsprop": CentredRMSpropOptions(lr=0.01),
     "muon": MuonOptions(lr=0.01),
+    "soap": SOAPOptions(lr=0.01, every=2),
     "nadam": optimizer_class("torch.optim:NAdam")(lr=0.01),
     "adagrad": optimizer_class("torch.optim:Adagrad")(lr=0.01),
     "counting": optimizer_class("user_optimizers:Counting")(lr=0.01),

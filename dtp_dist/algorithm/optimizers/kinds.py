@@ -11,6 +11,7 @@ from dtp_dist.algorithm.optimizers.imported import ImportedOptions, optimizer_cl
 from dtp_dist.algorithm.optimizers.muon import MuonOptions
 from dtp_dist.algorithm.optimizers.rmsprop import RMSpropOptions
 from dtp_dist.algorithm.optimizers.sgd import SGDOptions
+from dtp_dist.algorithm.optimizers.soap import SOAPOptions
 from dtp_dist.algorithm.options import Variants
 
 OPTIMIZERS: dict[str, type[OptimizerOptions]] = {
@@ -20,6 +21,7 @@ OPTIMIZERS: dict[str, type[OptimizerOptions]] = {
     "rmsprop": RMSpropOptions,
     "centred_rmsprop": CentredRMSpropOptions,
     "muon": MuonOptions,
+    "soap": SOAPOptions,
 }
 
 AnyOptimizer = Annotated[OptimizerOptions, Variants("name", OPTIMIZERS, imported=optimizer_class)]
@@ -36,4 +38,5 @@ __all__ = [
     "OptimizerOptions",
     "RMSpropOptions",
     "SGDOptions",
+    "SOAPOptions",
 ]
