@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from depth import table as depth_table
 from helpers.measuring import ROOT, machine, written_on
 from helpers.resumable import Result, run
 from results_table import listed
@@ -51,6 +52,20 @@ Rates:
 ## Exact next to eight stages with eight in flight, default settings
 
 {gap}
+
+## 32 stages with 32 in flight
+
+`benchmarks/depth.py`: 784-31x128-10, else as `mnist_dtp_adam.yaml`; D = 1 is exact. Variants:
+
+- *adam*: rate 1e-4, delays as by default; *cosine*: a rate that falls to 0 over the run;
+- *longer*: `optimizer.delay_power=0.5 optimizer.delay_memory=0.8`;
+- *muon*: `name: muon` with rate 1e-3 (*half*: 5e-4), `adjust_lr_fn: match_rms_adamw`, neither weight decay
+  nor Nesterov.
+
+{deep}
+
+Machine and date of each run are in [depth.csv](depth.csv);
+[staleness_search.md](staleness_search.md#32-stages-with-32-in-flight) says why these, and what they came to.
 
 ## Every depth of the pipeline, {epochs} epochs, seeds {seeds}
 
@@ -236,6 +251,7 @@ def write(options: argparse.Namespace) -> None:
         seeds=", ".join(str(seed) for seed in options.seeds),
         gap="\n".join(gap_table(found(pairs, options))),
         grid="\n".join(grid_table(table)),
+        deep="\n".join(depth_table(ROOT / "docs" / "results" / "depth.csv")),
     )
     (out / "staleness.md").write_text(text)
     print(f"written to {out / 'staleness.md'}, .csv and .png")
