@@ -280,7 +280,7 @@ def test_centred_rmsprop_in_pieces_has_the_same_bits(monkeypatch):
     start, steps = torch.randn(23, 101, generator=generator), torch.randn(3, 23, 101, generator=generator)
     found = []
     for piece in (64, 640, 10**9):
-        monkeypatch.setattr("dtp_dist.algorithm.optimizers.centred_rmsprop.PIECE", piece)
+        monkeypatch.setattr("dtp_dist.algorithm.optimizers.rmsprop.PIECE", piece)
         parameter = nn.Parameter(start.clone())
         optimizer = CentredRMSprop([parameter], lr=0.01, decay=0.95, momentum=0.9, eps=0.001)
         for gradient in steps:

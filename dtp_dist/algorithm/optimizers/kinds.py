@@ -6,10 +6,9 @@ from typing import Annotated
 
 from dtp_dist.algorithm.optimizers.adam import AdamOptions, AdamWOptions
 from dtp_dist.algorithm.optimizers.base import OptimizerOptions
-from dtp_dist.algorithm.optimizers.centred_rmsprop import CentredRMSprop, CentredRMSpropOptions
 from dtp_dist.algorithm.optimizers.imported import ImportedOptions, optimizer_class
 from dtp_dist.algorithm.optimizers.muon import MuonOptions
-from dtp_dist.algorithm.optimizers.rmsprop import RMSpropOptions
+from dtp_dist.algorithm.optimizers.rmsprop import CentredRMSprop, CentredRMSpropOptions, RMSpropOptions
 from dtp_dist.algorithm.optimizers.sgd import SGDOptions
 from dtp_dist.algorithm.optimizers.soap import SOAPOptions
 from dtp_dist.algorithm.options import Variants
