@@ -162,7 +162,7 @@ def test_parameters_of_a_kind_are_compared_each_by_itself():
     x, labels = minibatch(K)
     stage.forward(K, x, labels)
     stage.target(K, None)
-    (h_in, h_out), delta = stage._flights[K].activations[1:3], stage._flights[K].displacements[1]
+    (h_in, h_out), delta = stage._flights[K].activations[1:3], stage._flights[K].targets[2]
     call = Call(Randomness(SEED, 2, K, Phase.BOTH), context=stage._flights[K].contexts[1])
     stage.align(K, None)
     ours = learned.build(3).forward_step(layers[1], h_in, h_out, delta, call).gradients

@@ -154,7 +154,8 @@ def test_pictures_compare_its_updates_with_backpropagations():
         assert_near(at.delta, signals[l - 1])
         cosine = nn.functional.cosine_similarity(own[l - 1].flatten(), true[l - 1].flatten(), dim=0)
         expected = pytest.approx(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).item(), abs=1e-5)
-        assert {name: value.item() for name, value in alignment(learned, at)} == {"update_angle": expected}
+        found = {name: value.item() for name, value in alignment(learned, at)}
+        assert found == {"update_angle": expected, "weight_update_angle": expected}, "it has no biases"
 
 
 def test_images_are_compared_as_rows():

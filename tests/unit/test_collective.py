@@ -205,6 +205,9 @@ class PassThrough:
     def forward(self, minibatch: int, h: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return h
 
+    def probes(self, minibatch: int) -> list[torch.Tensor]:
+        return []
+
 
 @pytest.mark.parametrize("carried", [True, False])
 def test_tensors_of_a_device_go_to_the_carrier_as_they_are_and_to_a_host_link_through_memory(carried):

@@ -65,6 +65,11 @@ class DirectLinearDTP(DifferenceTargetRule):
             return signal
         return torch.zeros_like(h_out) if layer.inverse is None else layer.g(signal, call.inverse())
 
+    def update_scale(self, layer: Layer, examples: int) -> float:
+        """``2 target_step / B``, 2 from the square; in f_L, too."""
+        del layer
+        return 2.0 * self.options.target_step / examples
+
     def inverse_update(self, layer: Layer, seen: Seen, call: Call) -> LocalStep:
         """Lower ``sigma^-2 mean || Q_l fbar(h_l + e) + h_l - Q_l h_L - (h_l + e) ||^2``, e ~ N(0, sigma^2).
 

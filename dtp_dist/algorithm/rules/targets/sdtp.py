@@ -59,6 +59,11 @@ class SimplifiedDTP(DifferenceTargetRule):
         share = self.loss.slope / (self.options.target_step * len(delta))
         return LocalStep(mean_square(delta), pullback.parameters(delta * -share))
 
+    def update_scale(self, layer: Layer, examples: int) -> float | None:
+        """1 in f_L, which follows the gradient; other targets begin at what is predicted, not at logits."""
+        del examples
+        return 1.0 if layer.is_output else None
+
     def inverse_step(self, layer: Layer, h_in: Tensor, h_out: Tensor, sigma: float, call: Call) -> LocalStep:
         """Lower ``|| g_l(f_l(h + eps)) - h ||^2``, eps ~ N(0, sigma^2), f_l constant: noise is taken away."""
         del h_out
