@@ -4,8 +4,10 @@ The inverse loss makes the Jacobian of g_l the transpose of the Jacobian of f_l,
 
 Where a layer pools by maximum, its inverse puts each value back to the place of a maximum. Each of the three
 values of g takes the places that its own forward pass found, as in the authors' code: g(f(h+eps)) those of
-the pass with noise, g(y) and g(y+eta) those of F. With ``places: clean`` all take F's, which is another loss:
-its inverses come out several times shorter, and at a wider angle.
+the pass with noise, g(y) and g(y+eta) those of F. With ``places: clean`` all take F's, which is another loss.
+Neither is lowest at the transpose exactly. With clean places it comes to be as sigma goes to 0; a large sigma
+makes g short and turns it away. With own places the jumps of maxima from place to place, whose share does not
+fall with sigma, make g long; a large sigma, as the published ones are, averages over them.
 
 Reduction: squared errors are summed over units and averaged over the minibatch; the forward loss has the
 paper's 1/2, the inverse loss has none; the output target is per example, without 1/B.
