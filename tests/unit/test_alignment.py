@@ -1,5 +1,7 @@
 """Diagnostics against backpropagation: each angle equals one computed by autograd, and nothing changes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from closeness import angle_tolerance, tolerance
@@ -16,6 +18,7 @@ from networks import (
     BATCH,
     SEED,
     Reference,
+    ascended,
     build,
     dense,
     minibatch,
@@ -158,17 +161,18 @@ def test_parameters_of_a_kind_are_compared_each_by_itself():
     options = [DenseOptions(units=5), ResidualOptions(body=inside), dense()[-1]]
     learned = rule("ldrl", target_step=0.5)
     layers = build(options, learned)
-    (stage,) = stages(layers, learned)
+    parts = stages(layers, learned, [1, 1, 1])
     x, labels = minibatch(K)
-    stage.forward(K, x, labels)
-    stage.target(K, None)
-    (h_in, h_out), delta = stage._flights[K].activations[1:3], stage._flights[K].targets[2]
-    call = Call(Randomness(SEED, 2, K, Phase.BOTH), context=stage._flights[K].contexts[1])
-    stage.align(K, None)
-    ours = learned.build(3).forward_step(layers[1], h_in, h_out, delta, call).gradients
+    h = ascended(parts, K, x, labels)
+    delta = parts[2].target(K, None)
+    parts[1].target(K, delta)
+    parts[1].align(K, parts[2].align(K, None))
+    call = Call(Randomness(SEED, 2, K, Phase.BOTH))
+    call = replace(call, context=layers[1].f.with_context(h[1], call)[1])
+    ours = learned.build(3).forward_step(layers[1], h[1], h[2], delta, call).gradients
     network = torch.nn.Sequential(*(each for layer in layers for each in layer.f.torch_modules()))
     true = torch.autograd.grad(cross_entropy(network(x), labels), layers[1].f.parameters())
-    found, kinds = stage.meter.means(), ["weight", "bias", "weight"]
+    found, kinds = parts[1].meter.means(), ["weight", "bias", "weight"]
     for kind in ("weight", "bias"):
         pairs = [(f, g) for f, g, own in zip(ours, true, kinds, strict=True) if own == kind]
         angles = [degrees(f, g) for f, g in pairs]
