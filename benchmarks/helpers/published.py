@@ -114,6 +114,15 @@ EXPERIMENTS = {
         "FW-DTP without batch norm, 784-5x256-10", FASHION, twin="shibuya2023_fashion_mnist_backprop"
     ),
     "shibuya2023_fashion_mnist_backprop": Experiment(TWIN, FASHION, 10.42, RERUN, "read"),
+    "shibuya2023_cifar10": Experiment(
+        "FW-DTP with batch norm, 3072-3x1024-10",
+        CIFAR,
+        54.09,
+        KAO,
+        "read",
+        twin="shibuya2023_cifar10_backprop",
+    ),
+    "shibuya2023_cifar10_backprop": Experiment(TWIN, CIFAR, 49.97, KAO, "read"),
     "ccl2024_mnist": Experiment(
         "CCL, 784-5x256-10 elu", "MNIST", 1.87, KAO, "read", twin="ccl2024_mnist_backprop"
     ),
