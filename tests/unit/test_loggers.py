@@ -102,16 +102,23 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
+def is_run(record: Any) -> bool:
+    return bool(record.HasField("run"))
+
+
 def test_wandb_offline_has_what_was_measured_under_one_id(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run_dir = tmp_path / "run"
     interrupted(run_dir, "wandb")
     result = resume(run_dir, ["train.epochs=3"]).result
     name = (run_dir / "wandb.id").read_text()
-    files = sorted((run_dir / "wandb").glob(f"offline-run-*/run-{name}.wandb"))  # by the time of their start
+    files = [list(records(path)) for path in (run_dir / "wandb").glob(f"offline-run-*/run-{name}.wandb")]
     assert len(files) == 2, "one for each process; wandb sync puts them together by their id"
-    found = [record for path in files for record in records(path)]
-    runs = [record.run for record in found if record.HasField("run")]
+    files.sort(
+        key=lambda each: min(record.run.start_time.ToNanoseconds() for record in each if is_run(record))
+    )
+    found = [record for each in files for record in each]
+    runs = [record.run for record in found if is_run(record)]
     settings = {item.key: json.loads(item.value_json) for run in runs for item in run.config.update}
     assert (settings["train.epochs"], settings["model.layers.4.units"]) == (3, 32)
     histories = [record.history.item for record in found if record.HasField("history")]

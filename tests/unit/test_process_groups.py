@@ -74,7 +74,13 @@ def linked(context: Any, folder: str, place: str, stage: int, timeout: float) ->
         assert time.monotonic() < deadline, "the other process has not come"
         time.sleep(0.01)
     sender = open_sender(endpoint(own), own, context, options)
-    sender.connect(START_TIMEOUT)
+    while True:
+        try:
+            sender.connect(START_TIMEOUT)
+            break
+        except LinkError:  # it has bound its socket, and does not listen yet
+            assert time.monotonic() < deadline, "the other process does not listen"
+            time.sleep(0.01)
     receiver.accept(START_TIMEOUT)
     groups = join(place, stage, timeout=timeout)
     for end in (sender, receiver):
